@@ -1,0 +1,133 @@
+"""Typed configuration: defaults, then the TOML file, then environment variables DICOMNODE_<TABLE>__<KEY>."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from dicomnode.errors import ConfigError
+
+#: Rules, codes, pipelines and reference weights: data that ships beside the packages.
+CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$")]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Receive(_Table):
+    ae_title: AETitle = "DICOMNODE"
+    host: str = "0.0.0.0"  # noqa: S104 - a listener for the hospital network
+    port: Port = 11112
+    allow: tuple[str, ...] = ("*",)
+
+
+class Assembly(_Table):
+    quiet_seconds: Annotated[float, Field(gt=0)] = 20.0
+    max_wait_seconds: Annotated[float, Field(gt=0)] = 600.0
+
+
+class Sender(_Table):
+    ae_title: AETitle
+    host: str | None = None
+    port: Port | None = None
+    quiet_seconds: Annotated[float, Field(gt=0)] | None = None
+
+
+class Destination(_Table):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    ae_title: AETitle
+    host: str
+    port: Port
+    results: tuple[Literal["seg", "sr", "sc"], ...] = ("seg", "sr", "sc")
+
+
+class LedgerTable(_Table):
+    url: str = ""
+
+
+class Web(_Table):
+    host: str = "127.0.0.1"
+    port: Port = 8080
+
+
+class Inference(_Table):
+    device: str = "auto"
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    timeout_seconds: Annotated[float, Field(gt=0)] = 900.0
+
+
+class Config(BaseSettings):
+    """Everything that can be set. config/dicomnode.toml is the manual."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DICOMNODE_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+    )
+
+    data_dir: Path = Path("dicomnode-data")
+    receive: Receive = Receive()
+    assembly: Assembly = Assembly()
+    sender: tuple[Sender, ...] = ()
+    destination: tuple[Destination, ...] = ()
+    ledger: LedgerTable = LedgerTable()
+    web: Web = Web()
+    inference: Inference = Inference()
+
+    @field_validator("destination")
+    @classmethod
+    def _names_are_unique(cls, value: tuple[Destination, ...]) -> tuple[Destination, ...]:
+        if len({destination.name for destination in value}) < len(value):
+            raise ValueError("two destinations have the same name")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file, so that one file serves several machines."""
+        return env_settings, init_settings
+
+    @property
+    def ledger_url(self) -> str:
+        """SQLAlchemy URL of the ledger: a SQLite file in the data directory unless one is configured."""
+        return self.ledger.url or f"sqlite:///{self.data_dir.absolute()}/ledger.sqlite"
+
+    def sender_for(self, calling_ae: str) -> Sender | None:
+        """The table that describes one sender, if there is one."""
+        return next((sender for sender in self.sender if sender.ae_title == calling_ae), None)
+
+
+def load(path: Path | None) -> Config:
+    """Read the configuration; raises ConfigError naming file, key and value."""
+    where = str(path) if path else "the environment"
+    try:
+        values: dict[str, Any] = tomllib.loads(path.read_text()) if path else {}
+        return Config(**values)
+    except OSError as error:
+        raise ConfigError(
+            f"{where}: {error.strerror}", hint="give the path of a TOML file, see config/dicomnode.toml"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: {error}", hint="this is not valid TOML") from error
+    except ValidationError as error:
+        lines = [_explain(where, detail) for detail in error.errors()]
+        raise ConfigError("; ".join(lines), hint="config/dicomnode.toml explains every key") from error
+
+
+def _explain(where: str, detail: Any) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{where}: unknown key '{key}'"
+    return f"{where}: {key} = {detail['input']!r}: {detail['msg']}"

@@ -1,0 +1,465 @@
+"""What the node knows and owes: instances, studies, tasks, analyses, results. The only home of SQL.
+
+Every step of the flow is one transaction here: a step's output and the next step's task appear together or
+not at all. SQLite by default, PostgreSQL by URL, the same statements on both.
+
+Task states: ready -> running -> done | failed. `running` with a lease that ran out counts as ready.
+A task is unique on (kind, study, pipeline or destination, digest of its input): queueing twice is impossible.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Table
+from sqlalchemy.engine import Connection, Engine, RowMapping
+
+from dicomnode import schema
+from dicomnode.errors import Refused
+from dicomnode.schema import analysis, attempt, history, instance, result, study, task, transfer
+from dicomnode.study import Instance, State, Study, Transfer
+
+LEASE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewTask:
+    """Work to be queued."""
+
+    kind: str
+    name: str
+    digest: str
+    payload: Mapping[str, Any]
+    #: Of a delivery: the analysis whose results it sends.
+    parent_id: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Work that this process holds a lease on."""
+
+    id: int
+    kind: str
+    study_uid: str
+    study_id: int
+    name: str
+    digest: str
+    payload: Mapping[str, Any]
+    attempts: int
+    #: Why the last attempt failed.
+    reason: str
+    owner: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredResult:
+    """A result object on the disk, ready to be sent."""
+
+    sop_uid: str
+    series_uid: str
+    study_uid: str
+    sop_class_uid: str
+    kind: str
+    path: Path
+
+
+class Ledger:
+    """A connection pool to the node's database. Every method is one transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    # -- receiving ------------------------------------------------------------------------------------------
+
+    def file_instance(self, item: Instance, *, association: str, calling_ae: str) -> bool:
+        """Record a durable instance; returns False if exactly this one is stored already.
+
+        Raises Refused (MISMATCH) if another data set has the same SOP Instance UID, and (OUT_OF_RESOURCES) if
+        the database cannot take it now.
+        """
+        now = time.time()
+        values = {name: getattr(item, name) for name in _INSTANCE_FIELDS}
+        values |= {"path": str(item.path), "association": association, "received_at": now}
+        try:
+            with self._begin() as db:
+                db.execute(sa.insert(instance).values(**values))
+                self._touch_study(db, item.study_uid, association, calling_ae, now)
+            return True
+        except sa.exc.IntegrityError:
+            self._refuse_conflict(item)
+            return False
+        except sa.exc.OperationalError as error:
+            raise Refused(Refused.OUT_OF_RESOURCES, "the database is busy or unavailable") from error
+
+    def _refuse_conflict(self, item: Instance) -> None:
+        """The same bytes again are welcome, and so is the same image in another transfer syntax; else refuse."""
+        with self._read() as db:
+            known = db.execute(sa.select(instance).where(instance.c.sop_uid == item.sop_uid)).mappings().one()
+        if known["sha256"] == item.sha256:
+            return
+        recoded = known["transfer_syntax_uid"] != item.transfer_syntax_uid
+        if not recoded or known["study_uid"] != item.study_uid or known["header"] != dict(item.header):
+            raise Refused(Refused.MISMATCH, "another data set with this SOP Instance UID is already stored")
+
+    def _touch_study(self, db: Connection, study_uid: str, association: str, calling_ae: str, now: float) -> None:
+        """An instance arrived: the study exists, is receiving, and knows the association."""
+        bringing = sa.select(transfer.c.association).where(
+            transfer.c.association == association, transfer.c.study_uid == study_uid
+        )
+        receiving = (study.c.uid == study_uid, study.c.state == State.RECEIVING)
+        if db.execute(sa.update(study).where(*receiving, bringing.exists()).values(last_at=now)).rowcount:
+            return  # the usual case: another instance of a study on the same association
+        values: dict[str, Any] = {"association": association, "study_uid": study_uid, "calling_ae": calling_ae}
+        if db.execute(bringing).first() is None:
+            db.execute(sa.insert(transfer).values(**values, ending="open"))
+        known = db.execute(sa.select(study.c.state).where(study.c.uid == study_uid)).scalar_one_or_none()
+        changes: dict[str, Any] = {"state": State.RECEIVING, "last_at": now, "deadline_at": now}
+        if known is None:
+            db.execute(sa.insert(study).values(uid=study_uid, first_at=now, calling_ae=calling_ae, **changes))
+            _remember(db, study_uid, State.RECEIVING, "first instance")
+            return
+        db.execute(sa.update(study).where(study.c.uid == study_uid).values(**changes))
+        if known != State.RECEIVING:
+            _remember(db, study_uid, State.RECEIVING, "late instance")
+
+    def forget(self, item: Instance) -> None:
+        """Take back an instance that was recorded but did not reach the disk."""
+        with self._begin() as db:
+            db.execute(sa.delete(instance).where(instance.c.sop_uid == item.sop_uid))
+
+    def end_association(self, association: str, ending: str) -> None:
+        """Record how an association ended, and have assembly look at its studies now."""
+        with self._begin() as db:
+            mine = transfer.c.association == association
+            db.execute(sa.update(transfer).where(mine).values(ending=ending))
+            uids = sa.select(transfer.c.study_uid).where(mine)
+            db.execute(
+                sa.update(study)
+                .where(study.c.uid.in_(uids), study.c.state == State.RECEIVING)
+                .values(deadline_at=time.time())
+            )
+
+    def lose_open_associations(self, whole: Callable[[Instance], bool]) -> int:
+        """At the receiver's start: associations that were open when it ended brought all they ever will.
+
+        The last instance of each may have been recorded while its bytes were still on the way to the disk, before
+        its sender was answered: if it is not `whole`, it is forgotten. Returns how many were.
+        """
+        with self._begin() as db:
+            were_open = sa.select(transfer.c.association).where(transfer.c.ending == "open")
+            last = sa.select(sa.func.max(instance.c.id)).where(instance.c.association.in_(were_open))
+            rows = db.execute(
+                sa.select(instance).where(instance.c.id.in_(last.group_by(instance.c.association)))
+            ).mappings()
+            broken = [row["id"] for row in rows.all() if not whole(_instance(row))]
+            db.execute(sa.delete(instance).where(instance.c.id.in_(broken)))
+            db.execute(sa.update(transfer).where(transfer.c.ending == "open").values(ending="lost"))
+            return len(broken)
+
+    # -- assembly -------------------------------------------------------------------------------------------
+
+    def studies_to_assemble(self, now: float) -> list[str]:
+        """UIDs of the studies whose deadline has come."""
+        with self._read() as db:
+            due = sa.select(study.c.uid).where(study.c.state == State.RECEIVING, study.c.deadline_at <= now)
+            return list(db.execute(due.order_by(study.c.deadline_at)).scalars())
+
+    def study(self, uid: str) -> Study:
+        """A study with its instances and transfers as they are now."""
+        with self._read() as db:
+            row = db.execute(sa.select(study).where(study.c.uid == uid)).mappings().one()
+            instances = db.execute(sa.select(instance).where(instance.c.study_uid == uid)).mappings()
+            transfers = db.execute(sa.select(transfer).where(transfer.c.study_uid == uid)).mappings()
+            return Study(
+                uid=uid,
+                instances=tuple(_instance(item) for item in instances),
+                transfers=tuple(Transfer(calling_ae=t["calling_ae"], ending=t["ending"]) for t in transfers),
+                first_at=row["first_at"],
+                last_at=row["last_at"],
+                deadline_at=row["deadline_at"],
+            )
+
+    def wait(self, seen: Study, deadline: float, why: str) -> None:
+        """Look at a study again later, unless an association of it ended meanwhile."""
+        with self._begin() as db:
+            same = (study.c.uid == seen.uid, study.c.deadline_at == seen.deadline_at)
+            db.execute(sa.update(study).where(*same).values(deadline_at=deadline, reason=why))
+
+    def release(
+        self, seen: Study, *, because: str, selection: Sequence[Mapping[str, Any]], tasks: Sequence[NewTask]
+    ) -> bool:
+        """Queue the work of a complete study; False if an instance arrived since `seen` was read.
+
+        Work that an earlier release did on the very same input stands; other earlier work becomes obsolete.
+        """
+        now = time.time()
+        with self._begin() as db:
+            row = db.execute(sa.select(study).where(study.c.uid == seen.uid).with_for_update()).mappings().one()
+            if row["state"] != State.RECEIVING or row["last_at"] != seen.last_at:
+                return False
+            _remember(db, seen.uid, State.COMPLETE, because)
+            db.execute(sa.update(task).where(task.c.study_uid == seen.uid, task.c.kind == "infer").values(current=0))
+            for new in tasks:
+                _queue(db, seen.uid, new, now)
+            changes = {"released_because": because, "selection": list(selection), "released_at": now}
+            db.execute(sa.update(study).where(study.c.uid == seen.uid).values(**changes, deadline_at=None))
+            _move(db, seen.uid, State.ANALYSING, f"{len(tasks)} analysis task(s)")
+            _settle(db, seen.uid)
+            return True
+
+    # -- tasks ----------------------------------------------------------------------------------------------
+
+    def lease(self, kind: str, owner: str, *, name: str | None = None) -> Task | None:
+        """Take the oldest task that is due; it is ours until the lease runs out."""
+        now = time.time()
+        ready = sa.or_(task.c.state == "ready", sa.and_(task.c.state == "running", task.c.lease_until < now))
+        query = sa.select(task, study.c.id.label("study_id")).join(study, study.c.uid == task.c.study_uid)
+        query = query.where(task.c.kind == kind, ready, task.c.next_at <= now)
+        if name is not None:
+            query = query.where(task.c.name == name)
+        query = query.order_by(task.c.next_at, task.c.id).limit(1)
+        with self._begin() as db:
+            if db.dialect.name != "sqlite":
+                query = query.with_for_update(skip_locked=True, of=task)
+            row = db.execute(query).mappings().first()
+            if row is None:
+                return None
+            held = {"state": "running", "owner": owner, "lease_until": now + LEASE_SECONDS}
+            db.execute(sa.update(task).where(task.c.id == row["id"]).values(**held))
+            names = ("id", "kind", "study_uid", "study_id", "name", "digest", "payload", "attempts", "reason")
+            return Task(owner=owner, **{field: row[field] for field in names})
+
+    def extend(self, held: Task) -> None:
+        """Heartbeat: keep a lease while the work goes on."""
+        with self._begin() as db:
+            db.execute(sa.update(task).where(*_held(held)).values(lease_until=time.time() + LEASE_SECONDS))
+
+    def finish_analysis(
+        self,
+        held: Task,
+        *,
+        document: Mapping[str, Any],
+        results: Sequence[StoredResult],
+        destinations: Sequence[NewTask],
+    ) -> None:
+        """Record an answer, its result objects and their deliveries in one step.
+
+        If a later release made this work obsolete, the answer is kept for the record and nothing is sent.
+        """
+        now = time.time()
+        with self._begin() as db:
+            if not _close(db, held, "done", ""):
+                return
+            db.execute(sa.insert(analysis).values(task_id=held.id, study_uid=held.study_uid, document=dict(document)))
+            for position, item in enumerate(results):
+                values = {name: getattr(item, name) for name in _RESULT_FIELDS}
+                db.execute(sa.insert(result).values(**values, path=str(item.path), task_id=held.id, position=position))
+            current = db.execute(sa.select(task.c.current).where(task.c.id == held.id)).scalar_one()
+            for new in destinations if current else ():
+                _queue(db, held.study_uid, new, now)
+            _settle(db, held.study_uid)
+
+    def finish_delivery(self, held: Task, reason: str = "") -> None:
+        """A destination has what it was owed."""
+        with self._begin() as db:
+            if _close(db, held, "done", reason):
+                _settle(db, held.study_uid)
+
+    def fail(self, held: Task, reason: str) -> None:
+        """Give a task up for good."""
+        with self._begin() as db:
+            if _close(db, held, "failed", reason):
+                _settle(db, held.study_uid)
+
+    def try_later(self, held: Task, reason: str, *, next_at: float) -> None:
+        """Count a failure of the task and put it back for `next_at`."""
+        with self._begin() as db:
+            changes = {"state": "ready", "next_at": next_at, "attempts": task.c.attempts + 1, "reason": reason}
+            if db.execute(sa.update(task).where(*_held(held)).values(**changes, owner=None)).rowcount:
+                _note_attempt(db, held.id, "later", reason)
+
+    def release_owner(self, owner: str, *, died: str | None) -> None:
+        """Put back what a process held that ended.
+
+        `died` says how it died on its own: that counts as a failure of the task. None means that the whole node
+        was stopped or killed: that says nothing about the task and does not count.
+        """
+        with self._begin() as db:
+            mine = sa.and_(task.c.state == "running", task.c.owner.startswith(owner, autoescape=True))
+            for row in db.execute(sa.select(task.c.id).where(mine)).scalars().all():
+                changes: dict[str, Any] = {"state": "ready", "owner": None, "lease_until": None}
+                if died:
+                    changes |= {"attempts": task.c.attempts + 1, "reason": died}
+                db.execute(sa.update(task).where(task.c.id == row).values(**changes))
+                _note_attempt(db, row, "later" if died else "interrupted", died or "the node stopped")
+
+    def retry(self, study_uid: str) -> int:
+        """Put every failed task of a study back; returns how many there were."""
+        with self._begin() as db:
+            failed = (task.c.study_uid == study_uid, task.c.state == "failed", task.c.current == 1)
+            count = len(db.execute(sa.select(task.c.id).where(*failed)).all())
+            waiting = (task.c.study_uid == study_uid, task.c.state == "ready")
+            db.execute(sa.update(task).where(*waiting).values(next_at=time.time()))
+            db.execute(sa.update(task).where(*failed).values(state="ready", attempts=0, next_at=time.time(), reason=""))
+            _settle(db, study_uid)
+            return count
+
+    # -- reading --------------------------------------------------------------------------------------------
+
+    def study_uid(self, uid_or_id: str) -> str | None:
+        """A study's UID from its UID or its short id."""
+        with self._read() as db:
+            match = study.c.uid == uid_or_id
+            if uid_or_id.isdecimal() and len(uid_or_id) < 10:
+                match = sa.or_(match, study.c.id == int(uid_or_id))
+            return db.execute(sa.select(study.c.uid).where(match)).scalar_one_or_none()
+
+    def predecessors(self, held: Task) -> list[StoredResult]:
+        """SRs of earlier answers about the same study that a new one supersedes."""
+        query = (
+            sa.select(result)
+            .join(task, task.c.id == result.c.task_id)
+            .where(result.c.study_uid == held.study_uid, result.c.kind == "SR", task.c.current == 0)
+        )
+        with self._read() as db:
+            return [_stored_result(row) for row in db.execute(query.order_by(result.c.sop_uid)).mappings()]
+
+    def results(self, task_id: int) -> list[StoredResult]:
+        """The result objects of one analysis, in the order they are sent."""
+        query = sa.select(result).where(result.c.task_id == task_id).order_by(result.c.position)
+        with self._read() as db:
+            return [_stored_result(row) for row in db.execute(query).mappings()]
+
+    def parent(self, delivery: Task) -> tuple[int, bool]:
+        """The analysis whose results a delivery sends, and whether they are still the study's answer."""
+        with self._read() as db:
+            parent_id = db.execute(sa.select(task.c.parent_id).where(task.c.id == delivery.id)).scalar_one()
+            return parent_id, bool(db.execute(sa.select(task.c.current).where(task.c.id == parent_id)).scalar_one())
+
+    def released_at(self, study_uid: str) -> float:
+        """When the study was last released: the time its results bear, so that a repeated run equals the first."""
+        with self._read() as db:
+            return float(db.execute(sa.select(study.c.released_at).where(study.c.uid == study_uid)).scalar_one())
+
+    def rows(self, table: Table, **equal: Any) -> list[RowMapping]:
+        """Rows of one table for reports, in order of their primary key."""
+        where = [table.c[name] == value for name, value in equal.items()]
+        with self._read() as db:
+            return list(db.execute(sa.select(table).where(*where).order_by(*table.primary_key)).mappings())
+
+    def instances(self) -> Iterator[Instance]:
+        """Every stored instance."""
+        with self._read() as db:
+            for row in db.execute(sa.select(instance).order_by(instance.c.id)).mappings().all():
+                yield _instance(row)
+
+    @contextmanager
+    def _begin(self) -> Iterator[Connection]:
+        with self.engine.begin() as db:
+            yield db
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        # A reader must not queue for the write lock, or polling would slow the receiver down.
+        with self.engine.connect().execution_options(reading=True) as db:
+            yield db
+
+
+def connect(url: str) -> Ledger:
+    """Open the ledger, creating its tables at first use; raises ConfigError if that cannot be done."""
+    return Ledger(schema.connect(url))
+
+
+_RESULT_FIELDS = ("sop_uid", "series_uid", "study_uid", "sop_class_uid", "kind")
+_INSTANCE_FIELDS = tuple(field.name for field in fields(Instance) if field.name != "path")
+
+
+def _instance(row: RowMapping) -> Instance:
+    return Instance(**{name: row[name] for name in _INSTANCE_FIELDS}, path=Path(row["path"]))
+
+
+def _stored_result(row: RowMapping) -> StoredResult:
+    return StoredResult(**{name: row[name] for name in _RESULT_FIELDS}, path=Path(row["path"]))
+
+
+def _queue(db: Connection, study_uid: str, new: NewTask, now: float) -> None:
+    same = (
+        task.c.kind == new.kind, task.c.study_uid == study_uid, task.c.name == new.name, task.c.digest == new.digest,
+    )  # fmt: skip
+    if db.execute(sa.update(task).where(*same).values(current=1)).rowcount == 0:
+        values: dict[str, Any] = {
+            "kind": new.kind,
+            "name": new.name,
+            "digest": new.digest,
+            "payload": dict(new.payload),
+        }
+        values |= {"study_uid": study_uid, "state": "ready", "next_at": now, "parent_id": new.parent_id}
+        db.execute(sa.insert(task).values(**values))
+
+
+def _held(held: Task) -> tuple[Any, ...]:
+    return task.c.id == held.id, task.c.state == "running", task.c.owner == held.owner
+
+
+def _close(db: Connection, held: Task, state: str, reason: str) -> bool:
+    """End a task if we still hold it; False if its lease went to somebody else, whose answer counts."""
+    changes = {"state": state, "reason": reason, "owner": None, "lease_until": None}
+    if db.execute(sa.update(task).where(*_held(held)).values(**changes)).rowcount == 0:
+        return False
+    _note_attempt(db, held.id, state, reason)
+    return True
+
+
+def _note_attempt(db: Connection, task_id: int, outcome: str, reason: str) -> None:
+    db.execute(sa.insert(attempt).values(task_id=task_id, at=time.time(), outcome=outcome, reason=reason))
+
+
+def _remember(db: Connection, study_uid: str, state: str, reason: str) -> None:
+    db.execute(sa.insert(history).values(study_uid=study_uid, at=time.time(), state=state, reason=reason))
+
+
+def _move(db: Connection, study_uid: str, state: State, reason: str) -> None:
+    """Change a study's state, with its time and reason in the history."""
+    changed = db.execute(
+        sa.update(study).where(study.c.uid == study_uid, study.c.state != state).values(state=state, reason=reason)
+    )
+    if changed.rowcount:
+        _remember(db, study_uid, state, reason)
+
+
+def _settle(db: Connection, study_uid: str) -> None:
+    """Derive a released study's state from its current tasks."""
+    if db.execute(sa.select(study.c.state).where(study.c.uid == study_uid)).scalar_one() == State.RECEIVING:
+        return
+    current = (task.c.study_uid == study_uid, task.c.current == 1, task.c.kind == "infer")
+    analyses = db.execute(
+        sa.select(task.c.id, task.c.state, analysis.c.document).outerjoin(analysis).where(*current)
+    ).all()
+    ids = [row.id for row in analyses]
+    deliveries = db.execute(sa.select(task.c.state, task.c.name, task.c.reason).where(task.c.parent_id.in_(ids))).all()
+    state, reason = _derive([(row.state, row.document) for row in analyses], [tuple(row) for row in deliveries])
+    _move(db, study_uid, state, reason)
+
+
+def _derive(
+    analyses: Sequence[tuple[str, Mapping[str, Any] | None]], deliveries: Sequence[tuple[str, str, str]]
+) -> tuple[State, str]:
+    """The state of a study with these analyses (task state, answer) and deliveries (task state, name, reason)."""
+    if any(state in ("ready", "running") for state, _ in analyses):
+        return State.ANALYSING, "waiting for the analysis"
+    if any(state in ("ready", "running") for state, _, _ in deliveries):
+        return State.DELIVERING, "results are on their way"
+    undelivered = [f"not delivered to {name}: {reason}" for state, name, reason in deliveries if state == "failed"]
+    answers = [document or {"state": "failed", "reason": "no answer"} for _, document in analyses]
+    failures = [answer["reason"] for answer in answers if answer["state"] == "failed"]
+    if undelivered or failures:
+        return State.FAILED, "; ".join([*failures, *undelivered])
+    if all(answer["state"] == "not_applicable" for answer in answers):
+        return State.NOT_APPLICABLE, "; ".join(answer["reason"] for answer in answers)
+    return State.DONE, "results delivered" if deliveries else "results written, no destination is configured"

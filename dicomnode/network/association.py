@@ -1,0 +1,423 @@
+"""The acceptor's side of one association: upper layer protocol, C-STORE and C-ECHO over a blocking socket.
+
+pynetdicom encodes, decodes and negotiates; the bytes of a data set go straight from the socket to their sink.
+pynetdicom's own acceptor moves every PDU through two polling threads and several queues without a bound on
+PDU, message or queue, and waits for ever for the rest of a half-sent PDU; here every read has a deadline and
+every length a limit (docs/decisions/0002-own-acceptor.md).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import NamedTuple, Protocol
+
+from pydicom import Dataset
+from pynetdicom.dsutils import decode, encode
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, A_RELEASE_RP
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    A_RELEASE,
+    ImplementationClassUIDNotification,
+    ImplementationVersionNameNotification,
+    MaximumLengthNotification,
+)
+from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
+
+from dicomnode.errors import Refused
+from dicomnode.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
+
+REQUEST_SECONDS = 10.0  # for the association request after the connection (the ARTIM timer of PS3.8)
+PDU_SECONDS = 20.0  # for the rest of a PDU that has begun
+IDLE_SECONDS = 60.0  # between two PDUs of an association
+MAX_REQUEST_BYTES = 1 << 20  # of the association request
+MAX_PDU_BYTES = 256 << 10  # offered to the peer, and enforced
+MAX_COMMAND_BYTES = 64 << 10
+MAX_DATASET_BYTES = 1 << 30
+
+_C_STORE_RQ, _C_ECHO_RQ, _RESPONSE, _NO_DATASET = 0x0001, 0x0030, 0x8000, 0x0101
+_UNSUPPORTED_OPERATION = 0x0211
+_REJECT_PERMANENT, _REJECT_TRANSIENT = 1, 2
+
+
+class PeerError(Exception):
+    """The peer broke the protocol, a limit or a deadline: the association is aborted."""
+
+
+class PeerGone(Exception):
+    """The peer closed the connection or sent an abort."""
+
+
+class Rejected(Exception):
+    """The association is not wanted: result, source and reason of PS3.8 table 9-21."""
+
+    def __init__(self, result: int, source: int, reason: int, why: str) -> None:
+        super().__init__(why)
+        self.codes = (result, source, reason)
+
+
+UNKNOWN_CALLED = (_REJECT_PERMANENT, 1, 7)
+UNKNOWN_CALLING = (_REJECT_PERMANENT, 1, 3)
+TOO_MANY = (_REJECT_TRANSIENT, 3, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """Who is at the other end."""
+
+    association: str  # our own name for this association
+    address: str
+    calling_ae: str
+    called_ae: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreRequest:
+    """What a C-STORE request announces about the data set that follows."""
+
+    sop_class_uid: str
+    sop_uid: str
+    transfer_syntax_uid: str
+
+
+class Sink(Protocol):
+    """Takes one data set. `discard` follows whenever `finish` was not reached or raised."""
+
+    def write(self, data: memoryview) -> None: ...
+
+    def finish(self) -> None:
+        """Return once the instance is durable; raises Refused with the status for the sender."""
+
+    def discard(self) -> None: ...
+
+
+class Acceptor(Protocol):
+    """What the owner of the listener decides."""
+
+    def admit(self, peer: Peer) -> None:
+        """Raise Rejected for an unwelcome peer."""
+
+    def store(self, peer: Peer, request: StoreRequest) -> Sink:
+        """Open a sink for a data set; raises Refused with the status for the sender."""
+
+    def ended(self, peer: Peer, ending: str) -> None:
+        """An admitted association ended: "released", "aborted" or "lost"."""
+
+
+class _Pdu(NamedTuple):
+    kind: int
+    body: memoryview
+
+
+class _Value(NamedTuple):
+    """A presentation data value (PS3.8 9.3.5.1): control bit 0 marks a command, bit 1 the last fragment."""
+
+    context_id: int
+    control: int
+    data: memoryview
+
+
+class _Rest(NamedTuple):
+    """Where the data set of a message begins: the values behind its command in the same PDU."""
+
+    context_id: int
+    values: list[_Value]
+
+
+class Connection:
+    """One TCP connection that may become an association."""
+
+    def __init__(self, sock: socket.socket, name: str) -> None:
+        self._socket = sock
+        self._buffer = bytearray(MAX_PDU_BYTES)
+        self.name = name
+        self.busy = False  # inside a message
+        self.draining = False  # set by another thread: end after the message
+
+    def serve(self, acceptor: Acceptor, contexts: Sequence[PresentationContext]) -> None:
+        """Negotiate, then answer until the peer releases, aborts, misbehaves or vanishes."""
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            peer, accepted = self._negotiate(acceptor, contexts)
+        except Rejected as rejection:
+            self._reject(rejection)
+            raise
+        ending = "lost"
+        try:
+            self._serve_messages(acceptor, peer, accepted)
+            ending = "released"
+        except PeerGone as gone:
+            ending = str(gone)
+        except PeerError:
+            self._abort()
+            ending = "aborted"
+            raise
+        finally:
+            acceptor.ended(peer, ending)
+
+    def drain(self) -> None:
+        """From another thread: finish the message at hand, then end."""
+        self.draining = True
+        if not self.busy:
+            self.close()
+
+    def close(self) -> None:
+        """From another thread: cut the connection."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # it is closed already
+
+    # -- negotiation ----------------------------------------------------------------------------------------
+
+    def _negotiate(
+        self, acceptor: Acceptor, contexts: Sequence[PresentationContext]
+    ) -> tuple[Peer, dict[int, PresentationContext]]:
+        pdu = self._read_pdu(REQUEST_SECONDS, MAX_REQUEST_BYTES, first=True)
+        if pdu.kind != 0x01:
+            raise PeerError(f"the first PDU has type {pdu.kind:#04x}, not an association request")
+        try:
+            request = A_ASSOCIATE_RQ()
+            request.decode(bytes(pdu.body))
+            primitive = request.to_primitive()
+            calling, called = primitive.calling_ae_title.strip(), primitive.called_ae_title.strip()
+        except Exception as error:  # noqa: BLE001 - hostile bytes raise anything inside the decoder
+            raise PeerError(f"association request cannot be decoded: {type(error).__name__}") from error
+        address = self._socket.getpeername()[0]
+        peer = Peer(association=self.name, address=address, calling_ae=calling, called_ae=called)
+        acceptor.admit(peer)
+        results, _ = negotiate_as_acceptor(primitive.presentation_context_definition_list, list(contexts))
+        self._send(_accept(primitive, results))
+        return peer, {context.context_id: context for context in results if context.result == 0}
+
+    def _reject(self, rejection: Rejected) -> None:
+        primitive = A_ASSOCIATE()
+        primitive.result, primitive.result_source, primitive.diagnostic = rejection.codes
+        pdu = A_ASSOCIATE_RJ()
+        pdu.from_primitive(primitive)
+        self._send(pdu.encode())
+        self._socket.settimeout(1.0)
+        try:
+            self._socket.recv(1)  # the requestor closes the connection (PS3.8 9.2.3, state 13)
+        except OSError:
+            return
+
+    def _abort(self) -> None:
+        pdu = A_ABORT_RQ()
+        pdu.source, pdu.reason_diagnostic = 2, 0  # by the service provider, no reason given
+        try:
+            self._send(pdu.encode())
+        except OSError:
+            return  # the peer is gone already
+
+    # -- messages -------------------------------------------------------------------------------------------
+
+    def _serve_messages(self, acceptor: Acceptor, peer: Peer, accepted: dict[int, PresentationContext]) -> None:
+        while True:
+            pdu = self._read_pdu(IDLE_SECONDS, MAX_PDU_BYTES)
+            if pdu.kind == 0x05:
+                reply = A_RELEASE_RP()
+                reply.from_primitive(A_RELEASE())
+                self._send(reply.encode())
+                return
+            self.busy = True
+            command, rest = self._read_command(pdu)
+            if rest.context_id not in accepted:
+                raise PeerError(f"message on presentation context {rest.context_id}, which was not accepted")
+            self._answer(acceptor, peer, accepted[rest.context_id], command, rest)
+            self.busy = False
+            if self.draining:
+                raise PeerError("the node is shutting down")
+
+    def _answer(
+        self, acceptor: Acceptor, peer: Peer, context: PresentationContext, command: Dataset, rest: _Rest
+    ) -> None:
+        kind = command.get("CommandField")
+        if kind == _C_ECHO_RQ:
+            self._respond(context, command, 0x0000)
+        elif kind == _C_STORE_RQ:
+            status, comment = self._store(acceptor, peer, context, command, rest)
+            self._respond(context, command, status, comment)
+        else:
+            if command.get("CommandDataSetType") != _NO_DATASET:
+                for _ in self._fragments(rest):
+                    pass
+            self._respond(context, command, _UNSUPPORTED_OPERATION)
+
+    def _store(
+        self, acceptor: Acceptor, peer: Peer, context: PresentationContext, command: Dataset, rest: _Rest
+    ) -> tuple[int, str]:
+        """Move one data set from the socket to its sink; returns status and comment for the sender."""
+        sink: Sink | None = None
+        refusal: Refused | None = None
+        fragments = self._fragments(rest)
+        try:
+            try:
+                sink = acceptor.store(peer, _store_request(command, context))
+                for data in fragments:
+                    sink.write(data)
+                sink.finish()
+                sink = None
+            except Refused as error:
+                refusal = error
+            except OSError as error:  # of the sink: the socket's own become PeerGone
+                refusal = Refused(Refused.OUT_OF_RESOURCES, f"storage failed: {error.strerror}")
+            for _ in fragments:  # what is left of a refused data set is read and forgotten
+                pass
+        finally:
+            if sink is not None:
+                sink.discard()
+        return (refusal.status, str(refusal)) if refusal else (0x0000, "")
+
+    def _respond(self, context: PresentationContext, command: Dataset, status: int, comment: str = "") -> None:
+        response = Dataset()
+        for keyword in ("AffectedSOPClassUID", "AffectedSOPInstanceUID"):
+            if keyword in command:
+                setattr(response, keyword, command[keyword].value)
+        response.CommandField = (command.get("CommandField") or 0) | _RESPONSE
+        response.MessageIDBeingRespondedTo = command.get("MessageID") or 0
+        response.CommandDataSetType = _NO_DATASET
+        response.Status = status
+        if comment:
+            response.ErrorComment = comment[:64]
+        body = encode(response, True, True)
+        assert body is not None
+        group_length = b"\x00\x00\x00\x00\x04\x00\x00\x00" + struct.pack("<L", len(body))
+        pdv = bytes([context.context_id or 0, 0x03]) + group_length + body
+        self._send(struct.pack(">BBLL", 0x04, 0, len(pdv) + 4, len(pdv)) + pdv)
+
+    def _read_command(self, pdu: _Pdu) -> tuple[Dataset, _Rest]:
+        """Collect a command set; what follows it in the same PDU is handed on."""
+        data = bytearray()
+        values = _values(pdu)
+        while True:
+            for index, value in enumerate(values):
+                if not value.control & 1:
+                    raise PeerError("data set fragment where a command was expected")
+                data += value.data
+                if len(data) > MAX_COMMAND_BYTES:
+                    raise PeerError("command set is too long")
+                if value.control & 2:
+                    return _decode_command(bytes(data)), _Rest(value.context_id, values[index + 1 :])
+            values = _values(self._read_pdu(PDU_SECONDS, MAX_PDU_BYTES))
+
+    def _fragments(self, rest: _Rest) -> Iterator[memoryview]:
+        """The data set's bytes up to its last fragment."""
+        context_id, values = rest
+        total = 0
+        while True:
+            for value in values:
+                total += len(value.data)
+                if value.control & 1 or value.context_id != context_id:
+                    raise PeerError("command or other context inside a data set")
+                if total > MAX_DATASET_BYTES:
+                    raise PeerError(f"data set is longer than {MAX_DATASET_BYTES} bytes")
+                yield value.data
+                if value.control & 2:
+                    return
+            values = _values(self._read_pdu(PDU_SECONDS, MAX_PDU_BYTES))
+
+    # -- PDUs -----------------------------------------------------------------------------------------------
+
+    def _read_pdu(self, wait: float, limit: int, *, first: bool = False) -> _Pdu:
+        """Read one PDU; its body is valid until the next call."""
+        deadline = time.monotonic() + wait
+        head = bytearray(6)
+        self._read_into(memoryview(head)[:1], deadline)
+        # A peer that has begun a PDU must finish it: a trickle of bytes does not hold the connection.
+        deadline = deadline if first else time.monotonic() + PDU_SECONDS
+        self._read_into(memoryview(head)[1:], deadline)
+        kind, _, length = struct.unpack(">BBL", head)
+        if length > limit:
+            raise PeerError(f"PDU of {length} bytes, the limit is {limit}")
+        if length > len(self._buffer):
+            self._buffer = bytearray(length)
+        body = memoryview(self._buffer)[:length]
+        self._read_into(body, deadline)
+        if kind == 0x07:
+            raise PeerGone("aborted")
+        if not first and kind not in (0x04, 0x05):
+            raise PeerError(f"unexpected PDU of type {kind:#04x}")
+        return _Pdu(kind, memoryview(bytes(head) + bytes(body)) if first else body)
+
+    def _read_into(self, target: memoryview, deadline: float) -> None:
+        filled = 0
+        while filled < len(target):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise PeerError("silent for too long")
+            self._socket.settimeout(left)
+            try:
+                count = self._socket.recv_into(target[filled:])
+            except TimeoutError as error:
+                raise PeerError("silent for too long") from error
+            except OSError as error:
+                raise PeerGone("lost") from error
+            if count == 0:
+                raise PeerGone("lost")
+            filled += count
+
+    def _send(self, data: bytes) -> None:
+        self._socket.settimeout(PDU_SECONDS)
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise PeerGone("lost") from error
+
+
+def _values(pdu: _Pdu) -> list[_Value]:
+    """Split a P-DATA-TF PDU into its presentation data values."""
+    if pdu.kind != 0x04:
+        raise PeerError("release inside a message")
+    values, position, body = [], 0, pdu.body
+    while position < len(body):
+        if position + 6 > len(body):
+            raise PeerError("malformed presentation data value")
+        length, context_id, control = struct.unpack_from(">LBB", body, position)
+        end = position + 4 + length
+        if length < 2 or end > len(body):
+            raise PeerError("malformed presentation data value")
+        values.append(_Value(context_id, control, body[position + 6 : end]))
+        position = end
+    return values
+
+
+def _decode_command(data: bytes) -> Dataset:
+    try:
+        command = decode(BytesIO(data), True, True)
+        command.get("CommandField")  # conversion happens at access: provoke it here
+        command.get("AffectedSOPInstanceUID"), command.get("AffectedSOPClassUID"), command.get("MessageID")
+    except Exception as error:  # noqa: BLE001 - hostile bytes raise anything inside the parser
+        raise PeerError(f"command set cannot be decoded: {type(error).__name__}") from error
+    assert isinstance(command, Dataset)
+    return command
+
+
+def _store_request(command: Dataset, context: PresentationContext) -> StoreRequest:
+    sop_class, sop_uid = str(command.get("AffectedSOPClassUID")), str(command.get("AffectedSOPInstanceUID"))
+    if sop_class != context.abstract_syntax:
+        raise Refused(Refused.MISMATCH, "SOP class differs from the one that was negotiated")
+    return StoreRequest(sop_class_uid=sop_class, sop_uid=sop_uid, transfer_syntax_uid=str(context.transfer_syntax[0]))
+
+
+def _accept(request: A_ASSOCIATE, results: list[PresentationContext]) -> bytes:
+    """Encode the answer to an association request."""
+    maximum = MaximumLengthNotification()
+    maximum.maximum_length_received = MAX_PDU_BYTES
+    implementation = ImplementationClassUIDNotification()
+    implementation.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    version = ImplementationVersionNameNotification()
+    version.implementation_version_name = IMPLEMENTATION_VERSION
+    answer = A_ASSOCIATE()
+    answer.application_context_name = request.application_context_name
+    answer.calling_ae_title, answer.called_ae_title = request.calling_ae_title, request.called_ae_title
+    answer.result, answer.result_source = 0x00, 0x01
+    answer.presentation_context_definition_results_list = results
+    answer.user_information = [maximum, implementation, version]
+    pdu = A_ASSOCIATE_AC()
+    pdu.from_primitive(answer)
+    return bytes(pdu.encode())

@@ -1,0 +1,135 @@
+"""Send DICOM files to another node by C-STORE."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, _config, build_context, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+
+from dicomnode.errors import Transient
+from dicomnode.header import IDENTIFIERS
+
+logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS, ASSOCIATE_SECONDS, REPLY_SECONDS = 5, 10, 60
+MAX_CONTEXTS = 128  # of one association (PS3.8 9.3.2.2)
+_config.LOG_REQUEST_IDENTIFIERS = _config.LOG_RESPONSE_IDENTIFIERS = False  # they hold patient data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where a DICOM node listens."""
+
+    ae_title: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.ae_title}@{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one file."""
+
+    path: Path
+    sop_uid: str
+    #: Empty if the peer has it now.
+    problem: str = ""
+    #: Whether the same file may be taken later.
+    transient: bool = False
+
+
+def connect(address: Address, contexts: Sequence[PresentationContext], *, calling_ae: str) -> Association:
+    """Open an association; raises Transient with the reason if the peer cannot be reached or refuses."""
+    ae = AE(ae_title=calling_ae)
+    ae.connection_timeout, ae.acse_timeout = CONNECT_SECONDS, ASSOCIATE_SECONDS
+    ae.dimse_timeout = ae.network_timeout = REPLY_SECONDS
+    association = ae.associate(
+        address.host,
+        address.port,
+        contexts=list(contexts),
+        ae_title=address.ae_title,
+        evt_handlers=[(evt.EVT_CONN_OPEN, _no_delay)],
+    )
+    if association.is_established:
+        return association
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        raise Transient(
+            f"{address} rejected the association: {answer.reason_str}",
+            hint=f"does it know the calling AE title {calling_ae!r}, and is {address.ae_title!r} its own?",
+        )
+    if association.acceptor.primitive is not None:
+        raise Transient(f"{address} accepts none of the SOP classes that were offered")
+    raise Transient(f"{address} does not answer", hint="check host, port and firewall; try: dicomnode echo")
+
+
+def _no_delay(event: evt.Event) -> None:
+    """Nagle's algorithm and delayed acknowledgements would cost 40 ms for each image."""
+    event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def send(
+    paths: Iterable[Path], address: Address, *, calling_ae: str, progress: Callable[[Outcome], None] = lambda _: None
+) -> list[Outcome]:
+    """Send files in their order; a file that is refused does not stop the others.
+
+    Raises Transient if no association can be opened or it breaks off.
+    """
+    files = [(path, _kind(path)) for path in paths]
+    kinds = list(dict.fromkeys(kind for _, kind in files))
+    outcomes = []
+    for start in range(0, len(kinds), MAX_CONTEXTS):
+        group = kinds[start : start + MAX_CONTEXTS]
+        contexts = [build_context(sop_class, _syntaxes(syntax)) for sop_class, syntax in group]
+        association = connect(address, contexts, calling_ae=calling_ae)
+        try:
+            for path, kind in files:
+                if kind in group:
+                    outcomes.append(_store(association, path, address))
+                    progress(outcomes[-1])
+        finally:
+            if association.is_established:
+                association.release()
+    return outcomes
+
+
+def _kind(path: Path) -> tuple[str, str]:
+    header = pydicom.dcmread(path, specific_tags=list(IDENTIFIERS), stop_before_pixels=True)
+    return str(header.SOPClassUID), str(header.file_meta.TransferSyntaxUID)
+
+
+def _syntaxes(syntax: str) -> list[str]:
+    """An uncompressed object may travel in either little endian syntax; a compressed one only as it is."""
+    plain = [ExplicitVRLittleEndian, ImplicitVRLittleEndian]
+    return [syntax, *(other for other in plain if other != syntax)] if syntax in plain else [syntax]
+
+
+def _store(association: Association, path: Path, address: Address) -> Outcome:
+    dataset = pydicom.dcmread(path)
+    uid = str(dataset.SOPInstanceUID)
+    try:
+        reply = association.send_c_store(dataset)
+    except ValueError:  # pynetdicom: no accepted presentation context fits the data set
+        name = dataset.SOPClassUID.name
+        return Outcome(path=path, sop_uid=uid, problem=f"{address.ae_title} does not accept {name}")
+    except RuntimeError as error:
+        raise Transient(f"the association with {address} broke off") from error
+    if "Status" not in reply:
+        association.abort()
+        raise Transient(f"{address} did not answer a C-STORE request within {REPLY_SECONDS} s")
+    status = int(reply.Status)
+    if status == 0x0000 or status >> 12 == 0xB:  # success, or stored with a warning
+        return Outcome(path=path, sop_uid=uid)
+    comment = str(reply.get("ErrorComment", ""))
+    problem = f"refused with status {status:04X}" + (f": {comment}" if comment else "")
+    return Outcome(path=path, sop_uid=uid, problem=problem, transient=status >> 8 == 0xA7)

@@ -1,0 +1,225 @@
+"""READ FIRST. The three steps of the node, and what each leaves behind.
+
+    PACS --C-STORE--> receive.py --> spool (bytes) + ledger (rows)
+                                        |  assemble: is the study complete? which series goes where?
+                                        v
+                                     task "infer"
+                                        |  infer: read, analyse, write the result objects
+                                        v
+                                     task "deliver", one for each destination
+                                        |  deliver: C-STORE
+                                        v
+                                      PACS
+
+Every step takes its work from the ledger and ends with one transaction there: its output and the next step's task
+appear together or not at all. Any process may be killed at any time; a step that was cut off is simply done again,
+and because result UIDs derive from what went in, doing it again changes nothing at the PACS.
+`supervise.py` runs the steps in their own processes; `cli.py` builds a Node from the configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from dicomnode import answer, assembly, faults, selection
+from dicomnode.answer import Answer, Job, Origin
+from dicomnode.config import Config, Destination
+from dicomnode.errors import Permanent, Transient
+from dicomnode.ledger import Ledger, NewTask, StoredResult, Task
+from dicomnode.network.find import count_instances
+from dicomnode.network.send import Address, send
+from dicomnode.selection import Choice
+from dicomnode.spool import Spool
+from dicomnode.study import Study
+from inference.pipeline import Pipeline
+from sr import results as sr
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 2  # of an analysis, before the study fails
+RETRY_SECONDS = (2.0, 300.0)  # first and longest delay before a delivery is tried again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """What the steps work with."""
+
+    config: Config
+    spool: Spool
+    ledger: Ledger
+    rules: selection.Rules
+    #: What every result of this installation says about where it comes from.
+    origin: Origin
+    #: Loads a pipeline by name, once; only the inference worker calls it.
+    load: Callable[[str], Pipeline]
+
+
+def assemble(node: Node, study_uid: str) -> None:
+    """Release a study if the evidence says that it is complete; otherwise note when to look again."""
+    study = node.ledger.study(study_uid)
+    policy = _policy(node, study)
+    decision = assembly.decide(study, time.time(), policy, expected=_ask_sender(node, study))
+    if isinstance(decision, assembly.Wait):
+        node.ledger.wait(study, decision.until, decision.because)
+        return
+    choices = selection.choose(study, node.rules)
+    jobs = answer.jobs(study, choices)
+    released = node.ledger.release(
+        study,
+        because=decision.because,
+        selection=[asdict(choice) for choice in choices],
+        tasks=[NewTask(kind="infer", name=job.pipeline, digest=job.digest, payload=_payload(job)) for job in jobs],
+    )
+    if released:
+        logger.info("study released", extra={"instances": len(study.instances), "because": decision.because})
+
+
+def infer(node: Node, task: Task) -> None:
+    """Answer a leased task, and queue the answer's delivery to every destination."""
+    job = _job(node, task)
+    try:
+        if task.attempts >= MAX_ATTEMPTS:  # it took the worker down each time: report instead of trying again
+            found = answer.decline(job, _origin(node, task), "failed", task.reason)
+        else:
+            found = _analyse(node, job, task)
+    except Transient as error:
+        node.ledger.try_later(task, str(error), next_at=time.time() + RETRY_SECONDS[0])
+        return
+    folder = node.spool.results_folder(task.study_uid)
+    stored = []
+    for result in found.results:
+        uid = str(result.dataset.SOPInstanceUID)
+        path = folder / f"{hashlib.sha256(uid.encode()).hexdigest()[:20]}-{result.kind.lower()}.dcm"
+        sr.save(result, path)
+        stored.append(
+            StoredResult(
+                sop_uid=uid,
+                series_uid=str(result.dataset.SeriesInstanceUID),
+                study_uid=task.study_uid,
+                sop_class_uid=str(result.dataset.SOPClassUID),
+                kind=str(result.kind),
+                path=path,
+            )
+        )
+    deliveries = [
+        NewTask(kind="deliver", name=d.name, digest=_delivery_digest(task), payload={}, parent_id=task.id)
+        for d in node.config.destination
+    ]
+    faults.reach("committing")
+    node.ledger.finish_analysis(task, document=found.document, results=stored, destinations=deliveries)
+    logger.info(
+        "study analysed", extra={"study": task.study_id, "pipeline": task.name, "state": found.document["state"]}
+    )
+
+
+def deliver(node: Node, task: Task, destination: Destination) -> None:
+    """Send one analysis's results to one destination; sending twice is harmless."""
+    parent_id, current = node.ledger.parent(task)
+    if not current:
+        node.ledger.finish_delivery(task, "superseded by a newer answer before it was sent")
+        return
+    wanted = [r for r in node.ledger.results(parent_id) if r.kind.lower() in destination.results]
+    address = Address(ae_title=destination.ae_title, host=destination.host, port=destination.port)
+    try:
+        faults.reach("sending")
+        outcomes = send([r.path for r in wanted], address, calling_ae=node.config.receive.ae_title)
+    except (Transient, faults.InjectedFault) as error:
+        _try_again(node, task, str(error))
+        return
+    refused = [f"{r.kind}: {o.problem}" for r, o in zip(wanted, outcomes, strict=True) if o.problem]
+    if not refused:
+        node.ledger.finish_delivery(task)
+        logger.info("results delivered", extra={"study": task.study_id, "destination": task.name})
+    elif any(outcome.transient for outcome in outcomes):
+        _try_again(node, task, "; ".join(refused))
+    else:
+        node.ledger.fail(task, "; ".join(refused))
+        logger.error("results refused", extra={"study": task.study_id, "destination": task.name})
+
+
+def _analyse(node: Node, job: Job, task: Task) -> Answer:
+    origin = _origin(node, task)
+    try:
+        return answer.analyse(job, origin, node.load)
+    except Transient:
+        raise
+    except Exception as error:
+        # Whatever went wrong inside a model or a writer: the study must end with an answer that people can see.
+        logger.exception("analysis failed", extra={"study": task.study_id, "pipeline": task.name})
+        if isinstance(error, sr.InvalidResult):
+            node.spool.keep_rejected(error.dataset)
+        elif not isinstance(error, Permanent) and task.attempts + 1 < MAX_ATTEMPTS:
+            raise Transient(answer.explain(error)) from error
+        return answer.decline(job, origin, "failed", answer.explain(error))
+
+
+def _try_again(node: Node, task: Task, reason: str) -> None:
+    """Put a delivery back with a delay that doubles, spread so that studies do not knock all at once."""
+    first, longest = RETRY_SECONDS
+    delay = min(longest, first * 2 ** min(task.attempts, 20)) * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+    node.ledger.try_later(task, reason, next_at=time.time() + delay)
+    logger.warning(
+        "delivery postponed", extra={"study": task.study_id, "destination": task.name, "seconds": round(delay)}
+    )
+
+
+def _policy(node: Node, study: Study) -> assembly.Policy:
+    """The wait for this study's sender: the longest, if several senders brought it."""
+    usual = node.config.assembly.quiet_seconds
+    senders = [node.config.sender_for(transfer.calling_ae) for transfer in study.transfers]
+    quiet = max([(s.quiet_seconds or usual) if s else usual for s in senders], default=usual)
+    return assembly.Policy(quiet_seconds=quiet, max_wait_seconds=max(quiet, node.config.assembly.max_wait_seconds))
+
+
+def _ask_sender(node: Node, study: Study) -> int | None:
+    """The sender's own count, if it is configured as queryable and answers."""
+    for transfer in study.transfers:
+        sender = node.config.sender_for(transfer.calling_ae)
+        if sender is None or sender.host is None or sender.port is None:
+            continue
+        address = Address(ae_title=sender.ae_title, host=sender.host, port=sender.port)
+        try:
+            return count_instances(address, study.uid, calling_ae=node.config.receive.ae_title)
+        except Transient as error:
+            logger.warning("the sender cannot be asked for its count", extra={"why": str(error)})
+    return None
+
+
+def _payload(job: Job) -> dict[str, Any]:
+    """What `infer` needs to rebuild the job from the ledger."""
+    return {"chosen": asdict(job.chosen) if job.chosen else None, "choices": [asdict(choice) for choice in job.choices]}
+
+
+def _job(node: Node, task: Task) -> Job:
+    """The job as it was released: instances that came later belong to the next release."""
+    chosen = task.payload["chosen"]
+    return Job(
+        study=node.ledger.study(task.study_uid),
+        choices=tuple(Choice(**choice) for choice in task.payload["choices"]),
+        chosen=Choice(**chosen) if chosen else None,
+    )
+
+
+def _origin(node: Node, task: Task) -> Origin:
+    predecessors = tuple(
+        sr.Reference(
+            sop_class_uid=old.sop_class_uid,
+            sop_instance_uid=old.sop_uid,
+            series_uid=old.series_uid,
+            study_uid=old.study_uid,
+        )
+        for old in node.ledger.predecessors(task)
+    )
+    created = datetime.fromtimestamp(node.ledger.released_at(task.study_uid), UTC)
+    return replace(node.origin, created=created, predecessors=predecessors)
+
+
+def _delivery_digest(task: Task) -> str:
+    return hashlib.sha256(f"{task.name} {task.digest}".encode()).hexdigest()

@@ -1,0 +1,97 @@
+"""What the coordinator, the workers and the sender do all day: look for work in the ledger and do the next step."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import threading
+import time
+from functools import cache, partial
+from pathlib import Path
+
+import inference.pipeline
+from dicomnode import answer, housekeeping, ledger, node, selection
+from dicomnode.config import CONFIG_DIR, Config, Destination
+from dicomnode.node import Node
+from dicomnode.spool import Spool
+from dicomnode.supervise import STOP_SECONDS, Life
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.25  # how often a step looks for work
+HEARTBEAT_SECONDS = ledger.LEASE_SECONDS / 3
+
+
+def build(config: Config) -> Node:
+    """Put a Node together; the one place that knows where everything comes from."""
+    return Node(
+        config=config,
+        spool=Spool(config.data_dir / "spool"),
+        ledger=ledger.connect(config.ledger_url),
+        rules=selection.load(CONFIG_DIR / "selection.toml"),
+        origin=answer.origin(config),
+        load=cache(partial(inference.pipeline.load, config_dir=CONFIG_DIR, device=config.inference.device)),
+    )
+
+
+def coordinate(config: Config, life: Life) -> None:
+    """Look at every study whose deadline has come."""
+    this = build(config)
+
+    def assemble_due() -> None:
+        for study_uid in this.ledger.studies_to_assemble(time.time()):
+            node.assemble(this, study_uid)
+
+    clock = housekeeping.every(POLL_SECONDS, assemble_due)
+    life.stop.wait()
+    clock.shutdown()
+
+
+def work(config: Config, life: Life) -> None:
+    """Analyse, one study at a time, under a time limit that holds even if native code hangs."""
+    this = build(config)
+    held: list[ledger.Task] = []
+
+    def extend() -> None:
+        for task in held:
+            this.ledger.extend(task)
+
+    heartbeat = housekeeping.every(HEARTBEAT_SECONDS, extend)
+    with Path(os.devnull).open("w") as nowhere:  # the dump of a stopped analysis could quote its input
+        while not life.stop.is_set():
+            task = this.ledger.lease("infer", life.owner)
+            if task is None:
+                life.stop.wait(POLL_SECONDS)
+                continue
+            held.append(task)
+            faulthandler.dump_traceback_later(config.inference.timeout_seconds, exit=True, file=nowhere)
+            node.infer(this, task)
+            faulthandler.cancel_dump_traceback_later()
+            held.clear()
+    heartbeat.shutdown()
+
+
+def send(config: Config, life: Life) -> None:
+    """Deliver: a destination that is down does not keep others waiting."""
+    this = build(config)
+
+    def serve_destination(destination: Destination) -> None:
+        while not life.stop.is_set():
+            task = this.ledger.lease("deliver", f"{life.owner}/{destination.name}", name=destination.name)
+            if task is None:
+                life.stop.wait(POLL_SECONDS)
+                continue
+            try:
+                node.deliver(this, task, destination)
+            except Exception:
+                # One broken delivery must not end the thread that serves the destination.
+                logger.exception("delivery failed", extra={"study": task.study_id, "destination": destination.name})
+                this.ledger.try_later(task, "internal error, see the log", next_at=time.time() + 60)
+
+    threads = [threading.Thread(target=serve_destination, args=(d,), daemon=True) for d in config.destination]
+    for thread in threads:
+        thread.start()
+    life.stop.wait()
+    for thread in threads:
+        thread.join(STOP_SECONDS / 2)

@@ -1,0 +1,181 @@
+"""The ledger's tables: what each column means, which values its states take, and how the database is opened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import (
+    JSON,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    event,
+)
+from sqlalchemy.engine import Connection, Engine
+
+from dicomnode.errors import ConfigError
+
+VERSION = 1
+BUSY_SECONDS = 30  # how long a writer waits for another before it is an error
+
+metadata = MetaData()
+
+meta = Table("meta", metadata, Column("schema_version", Integer, nullable=False))
+
+study = Table(
+    "study",
+    metadata,
+    Column("id", Integer, primary_key=True),  # the short name used in messages
+    Column("uid", String(64), nullable=False, unique=True),
+    Column("state", String(16), nullable=False, index=True),
+    Column("reason", Text, nullable=False, default=""),
+    Column("released_because", Text, nullable=False, default=""),
+    Column("selection", JSON, nullable=False, default=list),  # per series: pipeline or null, and why
+    Column("first_at", Float, nullable=False),
+    Column("last_at", Float, nullable=False),
+    Column("deadline_at", Float),  # when assembly looks again; null once released
+    Column("released_at", Float),
+    Column("calling_ae", String(16), nullable=False),
+)
+
+instance = Table(
+    "instance",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sop_uid", String(64), nullable=False, unique=True),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("series_uid", String(64), nullable=False),
+    Column("study_uid", String(64), nullable=False, index=True),
+    Column("transfer_syntax_uid", String(64), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("header", JSON, nullable=False),
+    Column("association", String(32), nullable=False, index=True),
+    Column("received_at", Float, nullable=False),
+)
+
+transfer = Table(  # one association that brought instances of one study
+    "transfer",
+    metadata,
+    Column("association", String(32), primary_key=True),
+    Column("study_uid", String(64), primary_key=True),
+    Column("calling_ae", String(16), nullable=False),
+    Column("ending", String(8), nullable=False),  # open -> released | aborted | lost
+    Index("transfer_study", "study_uid"),
+)
+
+task = Table(
+    "task",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(8), nullable=False),  # infer | deliver
+    Column("study_uid", String(64), nullable=False, index=True),
+    Column("name", String(64), nullable=False),  # pipeline or destination
+    Column("digest", String(64), nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("state", String(8), nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+    Column("current", Integer, nullable=False, default=1),  # of an analysis: 0 once a later release replaced it
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("next_at", Float, nullable=False),
+    Column("lease_until", Float),
+    Column("owner", String(64)),
+    Column("parent_id", ForeignKey("task.id")),  # of a delivery: the analysis whose results it sends
+    UniqueConstraint("kind", "study_uid", "name", "digest"),
+    Index("task_due", "kind", "state", "next_at"),
+)
+
+attempt = Table(
+    "attempt",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("task_id", ForeignKey("task.id"), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("outcome", String(12), nullable=False),  # done | failed | later | interrupted
+    Column("reason", Text, nullable=False),
+)
+
+analysis = Table(
+    "analysis",
+    metadata,
+    Column("task_id", ForeignKey("task.id"), primary_key=True),
+    Column("study_uid", String(64), nullable=False, index=True),
+    Column("document", JSON, nullable=False),
+)
+
+result = Table(
+    "result",
+    metadata,
+    Column("sop_uid", String(64), primary_key=True),
+    Column("task_id", ForeignKey("task.id"), nullable=False, index=True),
+    Column("study_uid", String(64), nullable=False, index=True),
+    Column("series_uid", String(64), nullable=False),
+    Column("sop_class_uid", String(64), nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("position", Integer, nullable=False),  # order of sending: a SEG before the SR that refers to it
+)
+
+history = Table(
+    "history",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_uid", String(64), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+
+def connect(url: str) -> Engine:
+    """Open the database, creating the tables at first use.
+
+    Raises ConfigError if the database cannot be opened or belongs to a newer version.
+    """
+    try:
+        engine = _sqlite(url) if url.startswith("sqlite:") else sa.create_engine(url, pool_pre_ping=True)
+        metadata.create_all(engine)
+        with engine.begin() as db:
+            versions = db.execute(sa.select(meta.c.schema_version)).scalars().all()
+            if not versions:
+                db.execute(sa.insert(meta).values(schema_version=VERSION))
+    except sa.exc.SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", error)).splitlines()[0]
+        raise ConfigError(f"ledger.url: cannot open the database: {cause}", hint="see docs/operations.md") from error
+    if versions and versions[0] != VERSION:
+        raise ConfigError(f"the ledger has schema {versions[0]}, this version needs {VERSION}")
+    return engine
+
+
+def _sqlite(url: str) -> Engine:
+    """SQLite with a commit that survives a power cut.
+
+    SQLite before 3.51.3 can corrupt a WAL database with several writers, so an older one uses TRUNCATE.
+    """
+    try:
+        from pysqlite3 import dbapi2 as driver
+    except ImportError:  # no wheel for this machine: the standard library's own SQLite
+        import sqlite3 as driver
+    engine = sa.create_engine(url, module=driver, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+    journal = "WAL" if driver.sqlite_version_info >= (3, 51, 3) else "TRUNCATE"
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions are begun below, not by the driver
+        for pragma in (f"journal_mode={journal}", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        reading = connection.get_execution_options().get("reading")
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,185 @@
+"""Which pipeline wants which series, and why not: pure functions over a Study and the rules in config/."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydicom.uid import UID
+
+from dicomnode.errors import ConfigError
+from dicomnode.study import Series, Study
+
+_AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # index of the patient axis that the slice normal follows
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Never(_Table):
+    """Series that no pipeline gets."""
+
+    image_type: tuple[str, ...]
+    description: tuple[str, ...]
+
+
+class Rule(_Table):
+    """What one pipeline wants."""
+
+    name: str
+    modality: str
+    plane: Literal["axial", "sagittal", "coronal"]
+    max_angle: Annotated[float, Field(gt=0, lt=90)]
+    min_slices: Annotated[int, Field(ge=2)]
+    spacing: tuple[float, float]
+    body_part: tuple[str, ...]
+    description: tuple[str, ...]
+    prefer: tuple[str, ...] = ()
+
+
+class Rules(_Table):
+    """config/selection.toml."""
+
+    never: Never
+    pipeline: tuple[Rule, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The verdict on one series."""
+
+    series_uid: str
+    pipeline: str | None
+    reason: str
+
+
+def load(path: Path) -> Rules:
+    """Read the rules; raises ConfigError naming the file and the key."""
+    try:
+        return Rules(**tomllib.loads(path.read_text()))
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def choose(study: Study, rules: Rules) -> list[Choice]:
+    """Judge every series of a study; each pipeline gets at most one."""
+    choices = {series.uid: Choice(series_uid=series.uid, pipeline=None, reason="") for series in study.series}
+    for rule in rules.pipeline:
+        fitting = []
+        for series in study.series:
+            objection = why_not(series, rule, rules.never)
+            if objection is None:
+                fitting.append(series)
+            elif choices[series.uid].pipeline is None:
+                choices[series.uid] = Choice(series_uid=series.uid, pipeline=None, reason=objection)
+        fitting.sort(key=lambda series: _rank(series, rule))
+        for place, series in enumerate(fitting):
+            if place == 0:
+                reason = f"fits {rule.name}: {_describe(series)}"
+            else:
+                reason = f"fits {rule.name}, but series {_number(fitting[0])} fits better"
+            pipeline = rule.name if place == 0 else None
+            choices[series.uid] = Choice(series_uid=series.uid, pipeline=pipeline, reason=reason)
+    return [choices[series.uid] for series in study.series]
+
+
+def why_not(series: Series, rule: Rule, never: Never) -> str | None:
+    """The first reason against giving a series to a pipeline; None if there is none."""
+    if series.value("Modality") != rule.modality:
+        return f"modality {series.value('Modality') or 'missing'}, {rule.name} wants {rule.modality}"
+    if not UID(series.instances[0].sop_class_uid).name.endswith("Image Storage"):
+        return f"not images: {UID(series.instances[0].sop_class_uid).name}"
+    return _never(series, never) or _wrong_region(series, rule) or _wrong_geometry(series, rule)
+
+
+def _never(series: Series, never: Never) -> str | None:
+    types = {str(word).upper() for i in series.instances for word in _as_list(i.header.get("ImageType"))}
+    if unwanted := types & set(never.image_type):
+        return f"image type {', '.join(sorted(unwanted))}"
+    if any(float(i.header.get("SamplesPerPixel", 1)) != 1 for i in series.instances):
+        return "colour images: not a CT or MR acquisition"
+    text = _text(series, "SeriesDescription", "ProtocolName")
+    pattern = _first_match(never.description, text)
+    return f"description contains {pattern!r}" if pattern else None
+
+
+def _wrong_region(series: Series, rule: Rule) -> str | None:
+    body_part = str(series.value("BodyPartExamined") or "").upper()
+    if body_part in rule.body_part:
+        return None
+    if _first_match(rule.description, _text(series, "StudyDescription", "SeriesDescription", "ProtocolName")):
+        return None
+    return f"body part {body_part or 'not given'}, and no description names the region that {rule.name} wants"
+
+
+def _wrong_geometry(series: Series, rule: Rule) -> str | None:
+    frames = series.value("NumberOfFrames")
+    if frames is not None and frames > 1:
+        # Enhanced objects keep their geometry per frame; the volume gate judges it when the file is read.
+        return None if frames >= rule.min_slices else f"{frames:.0f} frames, {rule.name} wants {rule.min_slices}"
+    stack = _stack(series)
+    if stack is None:
+        return "images without a position or orientation"
+    angle, count, spacing = stack[_AXES[rule.plane]], stack[3], stack[4]
+    if angle > rule.max_angle:
+        return f"not {rule.plane}: {angle:.0f} degrees off"
+    if count < rule.min_slices:
+        return f"{count:.0f} slice position(s), {rule.name} wants at least {rule.min_slices}"
+    if not rule.spacing[0] <= spacing <= rule.spacing[1]:
+        return f"slices {spacing:.1f} mm apart, {rule.name} wants {rule.spacing[0]} to {rule.spacing[1]} mm"
+    return None
+
+
+def _stack(series: Series) -> tuple[float, float, float, float, float] | None:
+    """Angles of the slice normal to the three patient axes, number of positions, median spacing in mm."""
+    headers = [i.header for i in series.instances]
+    planes = [_as_list(h.get("ImageOrientationPatient")) for h in headers]
+    positions = [_as_list(h.get("ImagePositionPatient")) for h in headers]
+    if any(len(plane) != 6 for plane in planes) or any(len(position) != 3 for position in positions):
+        return None
+    normal = np.cross(planes[0][:3], planes[0][3:])
+    angles = np.degrees(np.arccos(np.clip(np.abs(normal), 0, 1)))
+    heights = np.unique((np.array(positions) @ normal).round(2))
+    spacing = float(np.median(np.diff(heights))) if len(heights) > 1 else 0.0
+    return float(angles[0]), float(angles[1]), float(angles[2]), float(len(heights)), spacing
+
+
+def _rank(series: Series, rule: Rule) -> tuple[int, float, str]:
+    """Sorts the best series first: preferred words, then thin slices, then the UID so that ties are stable."""
+    text = _text(series, "SeriesDescription", "ConvolutionKernel")
+    preferred = sum(bool(re.search(pattern, text, re.IGNORECASE)) for pattern in rule.prefer)
+    stack = _stack(series)
+    return -preferred, stack[4] if stack else 0.0, series.uid
+
+
+def _describe(series: Series) -> str:
+    stack = _stack(series)
+    if stack is None:
+        return f"{series.value('NumberOfFrames') or 0:.0f} frames"
+    return f"{stack[3]:.0f} slices, {stack[4]:.2f} mm apart"
+
+
+def _number(series: Series) -> str:
+    number = series.value("SeriesNumber")
+    return f"{number:.0f}" if isinstance(number, float) else series.uid
+
+
+def _first_match(patterns: Sequence[str], text: str) -> str | None:
+    return next((pattern for pattern in patterns if re.search(pattern, text, re.IGNORECASE)), None)
+
+
+def _text(series: Series, *keywords: str) -> str:
+    return " | ".join(" ".join(map(str, _as_list(series.value(keyword)))) for keyword in keywords)
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]

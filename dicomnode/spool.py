@@ -1,0 +1,154 @@
+"""Durable bytes: instances as they were received, and results as they will be sent.
+
+An instance is written under `incoming/`, renamed, and flushed with its folder, all before its sender is
+answered. No name from the network becomes part of a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
+
+from dicomnode.errors import Refused
+from dicomnode.study import Instance
+
+LOW_WATER_BYTES = 512 << 20  # refuse new instances below this much free space
+LOW_WATER_SHARE = 0.05  # or below this share of a small disk, whichever is less
+IMPLEMENTATION_CLASS_UID = UID("2.25.264445062933580866729359264153678910429")
+IMPLEMENTATION_VERSION = "DICOMNODE_01"
+
+
+class Spool:
+    """The folder that holds every stored instance and every written result."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.incoming = root / "incoming"
+        for folder in (root, self.incoming, root / "results", root / "rejected"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def sweep(self) -> int:
+        """Delete what an earlier process left half received; only the receiver calls this, at its start."""
+        leftovers = list(self.incoming.iterdir())
+        for path in leftovers:
+            path.unlink()
+        return len(leftovers)
+
+    def full(self) -> bool:
+        """Whether new instances must be refused so that those already taken can still be finished."""
+        disk = shutil.disk_usage(self.root)
+        return disk.free < min(LOW_WATER_BYTES, int(disk.total * LOW_WATER_SHARE))
+
+    def receive(self, *, sop_class_uid: str, sop_uid: str, transfer_syntax_uid: str) -> Part:
+        """Open a file for an instance that is about to arrive."""
+        return Part(self, _file_head(sop_class_uid, sop_uid, transfer_syntax_uid))
+
+    def results_folder(self, study_uid: str) -> Path:
+        """Where the results of a study lie."""
+        return self._folder(self.root / "results", study_uid)
+
+    def study_folder(self, study_uid: str) -> Path:
+        """Where the instances of a study lie."""
+        return self._folder(self.root / "studies", study_uid)
+
+    def keep_rejected(self, dataset: Dataset) -> Path:
+        """Keep a result object that failed its check, for the people who must find out why."""
+        path = self.root / "rejected" / f"{uuid.uuid4().hex}.dcm"
+        dataset.save_as(path, enforce_file_format=True)
+        return path
+
+    def _folder(self, parent: Path, study_uid: str) -> Path:
+        folder = parent / hashlib.sha256(study_uid.encode()).hexdigest()[:20]
+        if not folder.exists():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flush_folder(parent)
+            flush_folder(parent.parent)
+        return folder
+
+
+class Part:
+    """An instance while it arrives: a file under `incoming/` and a running digest of its data set."""
+
+    def __init__(self, spool: Spool, head: bytes) -> None:
+        self._spool = spool
+        self._digest = hashlib.sha256()
+        self.path = spool.incoming / f"{uuid.uuid4().hex}.part"
+        self._file = self.path.open("xb", buffering=0)
+        self._file.write(head)
+
+    def write(self, data: memoryview) -> None:
+        """Append data set bytes as they come from the network."""
+        self._digest.update(data)
+        self._file.write(data)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the data set bytes so far."""
+        return self._digest.hexdigest()
+
+    def keep(self, study_uid: str) -> Path:
+        """Give the file its final name and return it; it is durable once `flush` has returned."""
+        final = self._spool.study_folder(study_uid) / f"{self.path.stem}.dcm"
+        self.path.rename(final)
+        self.path = final
+        return final
+
+    def flush(self) -> None:
+        """Return once the bytes and the name are on the disk."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+        flush_folder(self.path.parent)
+
+    def discard(self) -> None:
+        """Forget what has arrived."""
+        self._file.close()
+        self.path.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _file_head(sop_class_uid: str, sop_uid: str, transfer_syntax_uid: str) -> bytes:
+    """A zero preamble, the prefix, and file meta information (PS3.10 section 7.1)."""
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(sop_uid)
+    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION
+    buffer = DicomBytesIO()
+    buffer.write(bytes(128) + b"DICM")
+    write_file_meta_info(buffer, meta, enforce_standard=True)
+    return bytes(buffer.getvalue())
+
+
+def dataset_offset(path: Path) -> int:
+    """Where the data set starts in a DICOM file: behind the file meta information."""
+    with path.open("rb") as file:
+        head = file.read(144)
+    if head[128:132] != b"DICM" or head[132:140] != b"\x02\x00\x00\x00UL\x04\x00":
+        raise Refused(Refused.CANNOT_UNDERSTAND, "no file meta information with a group length")
+    return 144 + int.from_bytes(head[140:144], "little")
+
+
+def digest_of(instance: Instance) -> str:
+    """SHA-256 of the stored data set bytes, read again from the disk."""
+    with instance.path.open("rb") as file:
+        file.seek(dataset_offset(instance.path))
+        return hashlib.file_digest(file, "sha256").hexdigest()
