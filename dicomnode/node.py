@@ -154,7 +154,8 @@ def _analyse(node: Node, job: Job, task: Task) -> Answer:
         # Whatever went wrong inside a model or a writer: the study must end with an answer that people can see.
         logger.exception("analysis failed", extra={"study": task.study_id, "pipeline": task.name})
         if isinstance(error, sr.InvalidResult):
-            node.spool.keep_rejected(error.dataset)
+            if error.dataset is not None:
+                node.spool.keep_rejected(error.dataset)
         elif not isinstance(error, Permanent) and task.attempts + 1 < MAX_ATTEMPTS:
             raise Transient(answer.explain(error)) from error
         return answer.decline(job, origin, "failed", answer.explain(error))

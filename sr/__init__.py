@@ -1,0 +1,1 @@
+"""Findings in, DICOM result objects out. Read results.py first."""
