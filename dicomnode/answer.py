@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import socket
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -100,10 +101,12 @@ def analyse(job: Job, origin: Origin, load: Callable[[str], Pipeline]) -> Answer
     """Answer a job. Input that cannot be analysed is an answer too; an exception is a fault of ours."""
     if job.chosen is None:
         return decline(job, origin, "not_applicable", "no series of this study fits a pipeline")
+    start = time.perf_counter()
     try:
         volume = read_volume(instance.path for instance in job.inputs)
     except UnusableSeries as error:
         return decline(job, origin, "not_applicable", f"the series cannot be analysed: {error}")
+    read = time.perf_counter() - start
     pipeline = load(job.pipeline)
     faults.reach("inference")
     analysis = pipeline.run(volume)
@@ -111,8 +114,11 @@ def analyse(job: Job, origin: Origin, load: Callable[[str], Pipeline]) -> Answer
         return decline(job, origin, "not_applicable", analysis.reason, analysis)
     faults.reach("writing")
     run = _run(job, origin, analysis, pipeline.configuration_sha256)
+    start = time.perf_counter()
     results = sr.write_results(volume, analysis, run, tuple(Kind))
-    return Answer(document=_document(job, analysis.state, analysis.reason, analysis, volume), results=results)
+    document = _document(job, analysis.state, analysis.reason, analysis, volume)
+    document["timings"] |= {"read": read, "write": time.perf_counter() - start}
+    return Answer(document=document, results=results)
 
 
 def decline(

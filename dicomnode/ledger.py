@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,51 +22,12 @@ from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from dicomnode import schema
 from dicomnode.errors import Refused
-from dicomnode.schema import analysis, attempt, history, instance, result, study, task, transfer
+from dicomnode.schema import analysis, attempt, instance, result, study, task, transfer
+from dicomnode.settle import move, remember, settle
 from dicomnode.study import Instance, State, Study, Transfer
+from dicomnode.task import NewTask, StoredResult, Task
 
 LEASE_SECONDS = 30.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class NewTask:
-    """Work to be queued."""
-
-    kind: str
-    name: str
-    digest: str
-    payload: Mapping[str, Any]
-    #: Of a delivery: the analysis whose results it sends.
-    parent_id: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """Work that this process holds a lease on."""
-
-    id: int
-    kind: str
-    study_uid: str
-    study_id: int
-    name: str
-    digest: str
-    payload: Mapping[str, Any]
-    attempts: int
-    #: Why the last attempt failed.
-    reason: str
-    owner: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredResult:
-    """A result object on the disk, ready to be sent."""
-
-    sop_uid: str
-    series_uid: str
-    study_uid: str
-    sop_class_uid: str
-    kind: str
-    path: Path
 
 
 class Ledger:
@@ -122,11 +83,11 @@ class Ledger:
         changes: dict[str, Any] = {"state": State.RECEIVING, "last_at": now, "deadline_at": now}
         if known is None:
             db.execute(sa.insert(study).values(uid=study_uid, first_at=now, calling_ae=calling_ae, **changes))
-            _remember(db, study_uid, State.RECEIVING, "first instance")
+            remember(db, study_uid, State.RECEIVING, "first instance")
             return
         db.execute(sa.update(study).where(study.c.uid == study_uid).values(**changes))
         if known != State.RECEIVING:
-            _remember(db, study_uid, State.RECEIVING, "late instance")
+            remember(db, study_uid, State.RECEIVING, "late instance")
 
     def forget(self, item: Instance) -> None:
         """Take back an instance that was recorded but did not reach the disk."""
@@ -171,10 +132,14 @@ class Ledger:
             return list(db.execute(due.order_by(study.c.deadline_at)).scalars())
 
     def study(self, uid: str) -> Study:
-        """A study with its instances and transfers as they are now."""
+        """A study with its instances and transfers as they are now.
+
+        Without the node's own results: a PACS that routes them back must not set off another analysis.
+        """
         with self._read() as db:
             row = db.execute(sa.select(study).where(study.c.uid == uid)).mappings().one()
-            instances = db.execute(sa.select(instance).where(instance.c.study_uid == uid)).mappings()
+            foreign = instance.c.sop_uid.not_in(sa.select(result.c.sop_uid))
+            instances = db.execute(sa.select(instance).where(instance.c.study_uid == uid, foreign)).mappings()
             transfers = db.execute(sa.select(transfer).where(transfer.c.study_uid == uid)).mappings()
             return Study(
                 uid=uid,
@@ -203,14 +168,14 @@ class Ledger:
             row = db.execute(sa.select(study).where(study.c.uid == seen.uid).with_for_update()).mappings().one()
             if row["state"] != State.RECEIVING or row["last_at"] != seen.last_at:
                 return False
-            _remember(db, seen.uid, State.COMPLETE, because)
+            remember(db, seen.uid, State.COMPLETE, because)
             db.execute(sa.update(task).where(task.c.study_uid == seen.uid, task.c.kind == "infer").values(current=0))
             for new in tasks:
                 _queue(db, seen.uid, new, now)
             changes = {"released_because": because, "selection": list(selection), "released_at": now}
             db.execute(sa.update(study).where(study.c.uid == seen.uid).values(**changes, deadline_at=None))
-            _move(db, seen.uid, State.ANALYSING, f"{len(tasks)} analysis task(s)")
-            _settle(db, seen.uid)
+            move(db, seen.uid, State.ANALYSING, f"{len(tasks)} analysis task(s)")
+            settle(db, seen.uid)
             return True
 
     # -- tasks ----------------------------------------------------------------------------------------------
@@ -263,19 +228,19 @@ class Ledger:
             current = db.execute(sa.select(task.c.current).where(task.c.id == held.id)).scalar_one()
             for new in destinations if current else ():
                 _queue(db, held.study_uid, new, now)
-            _settle(db, held.study_uid)
+            settle(db, held.study_uid)
 
     def finish_delivery(self, held: Task, reason: str = "") -> None:
         """A destination has what it was owed."""
         with self._begin() as db:
             if _close(db, held, "done", reason):
-                _settle(db, held.study_uid)
+                settle(db, held.study_uid)
 
     def fail(self, held: Task, reason: str) -> None:
         """Give a task up for good."""
         with self._begin() as db:
             if _close(db, held, "failed", reason):
-                _settle(db, held.study_uid)
+                settle(db, held.study_uid)
 
     def try_later(self, held: Task, reason: str, *, next_at: float) -> None:
         """Count a failure of the task and put it back for `next_at`."""
@@ -307,7 +272,7 @@ class Ledger:
             waiting = (task.c.study_uid == study_uid, task.c.state == "ready")
             db.execute(sa.update(task).where(*waiting).values(next_at=time.time()))
             db.execute(sa.update(task).where(*failed).values(state="ready", attempts=0, next_at=time.time(), reason=""))
-            _settle(db, study_uid)
+            settle(db, study_uid)
             return count
 
     # -- reading --------------------------------------------------------------------------------------------
@@ -418,48 +383,3 @@ def _close(db: Connection, held: Task, state: str, reason: str) -> bool:
 
 def _note_attempt(db: Connection, task_id: int, outcome: str, reason: str) -> None:
     db.execute(sa.insert(attempt).values(task_id=task_id, at=time.time(), outcome=outcome, reason=reason))
-
-
-def _remember(db: Connection, study_uid: str, state: str, reason: str) -> None:
-    db.execute(sa.insert(history).values(study_uid=study_uid, at=time.time(), state=state, reason=reason))
-
-
-def _move(db: Connection, study_uid: str, state: State, reason: str) -> None:
-    """Change a study's state, with its time and reason in the history."""
-    changed = db.execute(
-        sa.update(study).where(study.c.uid == study_uid, study.c.state != state).values(state=state, reason=reason)
-    )
-    if changed.rowcount:
-        _remember(db, study_uid, state, reason)
-
-
-def _settle(db: Connection, study_uid: str) -> None:
-    """Derive a released study's state from its current tasks."""
-    if db.execute(sa.select(study.c.state).where(study.c.uid == study_uid)).scalar_one() == State.RECEIVING:
-        return
-    current = (task.c.study_uid == study_uid, task.c.current == 1, task.c.kind == "infer")
-    analyses = db.execute(
-        sa.select(task.c.id, task.c.state, analysis.c.document).outerjoin(analysis).where(*current)
-    ).all()
-    ids = [row.id for row in analyses]
-    deliveries = db.execute(sa.select(task.c.state, task.c.name, task.c.reason).where(task.c.parent_id.in_(ids))).all()
-    state, reason = _derive([(row.state, row.document) for row in analyses], [tuple(row) for row in deliveries])
-    _move(db, study_uid, state, reason)
-
-
-def _derive(
-    analyses: Sequence[tuple[str, Mapping[str, Any] | None]], deliveries: Sequence[tuple[str, str, str]]
-) -> tuple[State, str]:
-    """The state of a study with these analyses (task state, answer) and deliveries (task state, name, reason)."""
-    if any(state in ("ready", "running") for state, _ in analyses):
-        return State.ANALYSING, "waiting for the analysis"
-    if any(state in ("ready", "running") for state, _, _ in deliveries):
-        return State.DELIVERING, "results are on their way"
-    undelivered = [f"not delivered to {name}: {reason}" for state, name, reason in deliveries if state == "failed"]
-    answers = [document or {"state": "failed", "reason": "no answer"} for _, document in analyses]
-    failures = [answer["reason"] for answer in answers if answer["state"] == "failed"]
-    if undelivered or failures:
-        return State.FAILED, "; ".join([*failures, *undelivered])
-    if all(answer["state"] == "not_applicable" for answer in answers):
-        return State.NOT_APPLICABLE, "; ".join(answer["reason"] for answer in answers)
-    return State.DONE, "results delivered" if deliveries else "results written, no destination is configured"

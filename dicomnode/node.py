@@ -32,12 +32,13 @@ from dicomnode import answer, assembly, faults, selection
 from dicomnode.answer import Answer, Job, Origin
 from dicomnode.config import Config, Destination
 from dicomnode.errors import Permanent, Transient
-from dicomnode.ledger import Ledger, NewTask, StoredResult, Task
+from dicomnode.ledger import Ledger
 from dicomnode.network.find import count_instances
 from dicomnode.network.send import Address, send
 from dicomnode.selection import Choice
 from dicomnode.spool import Spool
 from dicomnode.study import Study
+from dicomnode.task import NewTask, StoredResult, Task
 from inference.pipeline import Pipeline
 from sr import results as sr
 

@@ -16,6 +16,7 @@ from dicomnode.config import CONFIG_DIR, Config, Destination
 from dicomnode.node import Node
 from dicomnode.spool import Spool
 from dicomnode.supervise import STOP_SECONDS, Life
+from dicomnode.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def coordinate(config: Config, life: Life) -> None:
 def work(config: Config, life: Life) -> None:
     """Analyse, one study at a time, under a time limit that holds even if native code hangs."""
     this = build(config)
-    held: list[ledger.Task] = []
+    held: list[Task] = []
 
     def extend() -> None:
         for task in held:

@@ -8,9 +8,9 @@ every length a limit (docs/decisions/0002-own-acceptor.md).
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -29,27 +29,29 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
 from dicomnode.errors import Refused
+from dicomnode.network.wire import (
+    ASSOCIATE_REQUEST,
+    MAX_PDU_BYTES,
+    PDU_SECONDS,
+    RELEASE_REQUEST,
+    Pdu,
+    PeerError,
+    PeerGone,
+    Value,
+    Wire,
+    values,
+)
 from dicomnode.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
 REQUEST_SECONDS = 10.0  # for the association request after the connection (the ARTIM timer of PS3.8)
-PDU_SECONDS = 20.0  # for the rest of a PDU that has begun
 IDLE_SECONDS = 60.0  # between two PDUs of an association
 MAX_REQUEST_BYTES = 1 << 20  # of the association request
-MAX_PDU_BYTES = 256 << 10  # offered to the peer, and enforced
 MAX_COMMAND_BYTES = 64 << 10
 MAX_DATASET_BYTES = 1 << 30
 
 _C_STORE_RQ, _C_ECHO_RQ, _RESPONSE, _NO_DATASET = 0x0001, 0x0030, 0x8000, 0x0101
 _UNSUPPORTED_OPERATION = 0x0211
 _REJECT_PERMANENT, _REJECT_TRANSIENT = 1, 2
-
-
-class PeerError(Exception):
-    """The peer broke the protocol, a limit or a deadline: the association is aborted."""
-
-
-class PeerGone(Exception):
-    """The peer closed the connection or sent an abort."""
 
 
 class Rejected(Exception):
@@ -108,39 +110,25 @@ class Acceptor(Protocol):
         """An admitted association ended: "released", "aborted" or "lost"."""
 
 
-class _Pdu(NamedTuple):
-    kind: int
-    body: memoryview
-
-
-class _Value(NamedTuple):
-    """A presentation data value (PS3.8 9.3.5.1): control bit 0 marks a command, bit 1 the last fragment."""
-
-    context_id: int
-    control: int
-    data: memoryview
-
-
 class _Rest(NamedTuple):
     """Where the data set of a message begins: the values behind its command in the same PDU."""
 
     context_id: int
-    values: list[_Value]
+    parts: list[Value]
 
 
 class Connection:
     """One TCP connection that may become an association."""
 
-    def __init__(self, sock: socket.socket, name: str) -> None:
-        self._socket = sock
-        self._buffer = bytearray(MAX_PDU_BYTES)
+    def __init__(self, sock: socket.socket, *, address: str, name: str) -> None:
+        self._wire, self._address = Wire(sock), address
         self.name = name
         self.busy = False  # inside a message
         self.draining = False  # set by another thread: end after the message
 
     def serve(self, acceptor: Acceptor, contexts: Sequence[PresentationContext]) -> None:
         """Negotiate, then answer until the peer releases, aborts, misbehaves or vanishes."""
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._wire.open()
         try:
             peer, accepted = self._negotiate(acceptor, contexts)
         except Rejected as rejection:
@@ -167,18 +155,15 @@ class Connection:
 
     def close(self) -> None:
         """From another thread: cut the connection."""
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # it is closed already
+        self._wire.cut()
 
     # -- negotiation ----------------------------------------------------------------------------------------
 
     def _negotiate(
         self, acceptor: Acceptor, contexts: Sequence[PresentationContext]
     ) -> tuple[Peer, dict[int, PresentationContext]]:
-        pdu = self._read_pdu(REQUEST_SECONDS, MAX_REQUEST_BYTES, first=True)
-        if pdu.kind != 0x01:
+        pdu = self._wire.read(REQUEST_SECONDS, MAX_REQUEST_BYTES, first=True)
+        if pdu.kind != ASSOCIATE_REQUEST:
             raise PeerError(f"the first PDU has type {pdu.kind:#04x}, not an association request")
         try:
             request = A_ASSOCIATE_RQ()
@@ -187,11 +172,10 @@ class Connection:
             calling, called = primitive.calling_ae_title.strip(), primitive.called_ae_title.strip()
         except Exception as error:  # noqa: BLE001 - hostile bytes raise anything inside the decoder
             raise PeerError(f"association request cannot be decoded: {type(error).__name__}") from error
-        address = self._socket.getpeername()[0]
-        peer = Peer(association=self.name, address=address, calling_ae=calling, called_ae=called)
+        peer = Peer(association=self.name, address=self._address, calling_ae=calling, called_ae=called)
         acceptor.admit(peer)
         results, _ = negotiate_as_acceptor(primitive.presentation_context_definition_list, list(contexts))
-        self._send(_accept(primitive, results))
+        self._wire.send(_accept(primitive, results))
         return peer, {context.context_id: context for context in results if context.result == 0}
 
     def _reject(self, rejection: Rejected) -> None:
@@ -199,30 +183,24 @@ class Connection:
         primitive.result, primitive.result_source, primitive.diagnostic = rejection.codes
         pdu = A_ASSOCIATE_RJ()
         pdu.from_primitive(primitive)
-        self._send(pdu.encode())
-        self._socket.settimeout(1.0)
-        try:
-            self._socket.recv(1)  # the requestor closes the connection (PS3.8 9.2.3, state 13)
-        except OSError:
-            return
+        self._wire.send(pdu.encode())
+        self._wire.await_close(1.0)
 
     def _abort(self) -> None:
         pdu = A_ABORT_RQ()
         pdu.source, pdu.reason_diagnostic = 2, 0  # by the service provider, no reason given
-        try:
-            self._send(pdu.encode())
-        except OSError:
-            return  # the peer is gone already
+        with contextlib.suppress(PeerGone):
+            self._wire.send(pdu.encode())
 
     # -- messages -------------------------------------------------------------------------------------------
 
     def _serve_messages(self, acceptor: Acceptor, peer: Peer, accepted: dict[int, PresentationContext]) -> None:
         while True:
-            pdu = self._read_pdu(IDLE_SECONDS, MAX_PDU_BYTES)
-            if pdu.kind == 0x05:
+            pdu = self._wire.read(IDLE_SECONDS, MAX_PDU_BYTES)
+            if pdu.kind == RELEASE_REQUEST:
                 reply = A_RELEASE_RP()
                 reply.from_primitive(A_RELEASE())
-                self._send(reply.encode())
+                self._wire.send(reply.encode())
                 return
             self.busy = True
             command, rest = self._read_command(pdu)
@@ -288,29 +266,29 @@ class Connection:
         assert body is not None
         group_length = b"\x00\x00\x00\x00\x04\x00\x00\x00" + struct.pack("<L", len(body))
         pdv = bytes([context.context_id or 0, 0x03]) + group_length + body
-        self._send(struct.pack(">BBLL", 0x04, 0, len(pdv) + 4, len(pdv)) + pdv)
+        self._wire.send(struct.pack(">BBLL", 0x04, 0, len(pdv) + 4, len(pdv)) + pdv)
 
-    def _read_command(self, pdu: _Pdu) -> tuple[Dataset, _Rest]:
+    def _read_command(self, pdu: Pdu) -> tuple[Dataset, _Rest]:
         """Collect a command set; what follows it in the same PDU is handed on."""
         data = bytearray()
-        values = _values(pdu)
+        parts = values(pdu)
         while True:
-            for index, value in enumerate(values):
+            for index, value in enumerate(parts):
                 if not value.control & 1:
                     raise PeerError("data set fragment where a command was expected")
                 data += value.data
                 if len(data) > MAX_COMMAND_BYTES:
                     raise PeerError("command set is too long")
                 if value.control & 2:
-                    return _decode_command(bytes(data)), _Rest(value.context_id, values[index + 1 :])
-            values = _values(self._read_pdu(PDU_SECONDS, MAX_PDU_BYTES))
+                    return _decode_command(bytes(data)), _Rest(value.context_id, parts[index + 1 :])
+            parts = values(self._wire.read(PDU_SECONDS, MAX_PDU_BYTES))
 
     def _fragments(self, rest: _Rest) -> Iterator[memoryview]:
         """The data set's bytes up to its last fragment."""
-        context_id, values = rest
+        context_id, parts = rest
         total = 0
         while True:
-            for value in values:
+            for value in parts:
                 total += len(value.data)
                 if value.control & 1 or value.context_id != context_id:
                     raise PeerError("command or other context inside a data set")
@@ -319,71 +297,7 @@ class Connection:
                 yield value.data
                 if value.control & 2:
                     return
-            values = _values(self._read_pdu(PDU_SECONDS, MAX_PDU_BYTES))
-
-    # -- PDUs -----------------------------------------------------------------------------------------------
-
-    def _read_pdu(self, wait: float, limit: int, *, first: bool = False) -> _Pdu:
-        """Read one PDU; its body is valid until the next call."""
-        deadline = time.monotonic() + wait
-        head = bytearray(6)
-        self._read_into(memoryview(head)[:1], deadline)
-        # A peer that has begun a PDU must finish it: a trickle of bytes does not hold the connection.
-        deadline = deadline if first else time.monotonic() + PDU_SECONDS
-        self._read_into(memoryview(head)[1:], deadline)
-        kind, _, length = struct.unpack(">BBL", head)
-        if length > limit:
-            raise PeerError(f"PDU of {length} bytes, the limit is {limit}")
-        if length > len(self._buffer):
-            self._buffer = bytearray(length)
-        body = memoryview(self._buffer)[:length]
-        self._read_into(body, deadline)
-        if kind == 0x07:
-            raise PeerGone("aborted")
-        if not first and kind not in (0x04, 0x05):
-            raise PeerError(f"unexpected PDU of type {kind:#04x}")
-        return _Pdu(kind, memoryview(bytes(head) + bytes(body)) if first else body)
-
-    def _read_into(self, target: memoryview, deadline: float) -> None:
-        filled = 0
-        while filled < len(target):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise PeerError("silent for too long")
-            self._socket.settimeout(left)
-            try:
-                count = self._socket.recv_into(target[filled:])
-            except TimeoutError as error:
-                raise PeerError("silent for too long") from error
-            except OSError as error:
-                raise PeerGone("lost") from error
-            if count == 0:
-                raise PeerGone("lost")
-            filled += count
-
-    def _send(self, data: bytes) -> None:
-        self._socket.settimeout(PDU_SECONDS)
-        try:
-            self._socket.sendall(data)
-        except OSError as error:
-            raise PeerGone("lost") from error
-
-
-def _values(pdu: _Pdu) -> list[_Value]:
-    """Split a P-DATA-TF PDU into its presentation data values."""
-    if pdu.kind != 0x04:
-        raise PeerError("release inside a message")
-    values, position, body = [], 0, pdu.body
-    while position < len(body):
-        if position + 6 > len(body):
-            raise PeerError("malformed presentation data value")
-        length, context_id, control = struct.unpack_from(">LBB", body, position)
-        end = position + 4 + length
-        if length < 2 or end > len(body):
-            raise PeerError("malformed presentation data value")
-        values.append(_Value(context_id, control, body[position + 6 : end]))
-        position = end
-    return values
+            parts = values(self._wire.read(PDU_SECONDS, MAX_PDU_BYTES))
 
 
 def _decode_command(data: bytes) -> Dataset:

@@ -21,12 +21,11 @@ from dicomnode.network.association import (
     Acceptor,
     Connection,
     Peer,
-    PeerError,
-    PeerGone,
     Rejected,
     Sink,
     StoreRequest,
 )
+from dicomnode.network.wire import PeerError, PeerGone
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +104,7 @@ class Listener:
             if len(self._connections) >= MAX_CONNECTIONS:
                 sock.close()
                 continue
-            connection = Connection(sock, uuid.uuid4().hex)
+            connection = Connection(sock, address=address[0], name=uuid.uuid4().hex)
             self._connections.add(connection)
             threading.Thread(target=self._serve, args=(connection, sock, address[0]), daemon=True).start()
 

@@ -1,0 +1,58 @@
+"""The state of a study follows from its tasks: how, and the history that people are shown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dicomnode.schema import analysis, history, study, task
+from dicomnode.study import State
+
+
+def remember(db: Connection, study_uid: str, state: str, reason: str) -> None:
+    db.execute(sa.insert(history).values(study_uid=study_uid, at=time.time(), state=state, reason=reason))
+
+
+def move(db: Connection, study_uid: str, state: State, reason: str) -> None:
+    """Change a study's state, with its time and reason in the history."""
+    changed = db.execute(
+        sa.update(study).where(study.c.uid == study_uid, study.c.state != state).values(state=state, reason=reason)
+    )
+    if changed.rowcount:
+        remember(db, study_uid, state, reason)
+
+
+def settle(db: Connection, study_uid: str) -> None:
+    """Derive a released study's state from its current tasks."""
+    if db.execute(sa.select(study.c.state).where(study.c.uid == study_uid)).scalar_one() == State.RECEIVING:
+        return
+    current = (task.c.study_uid == study_uid, task.c.current == 1, task.c.kind == "infer")
+    analyses = db.execute(
+        sa.select(task.c.id, task.c.state, analysis.c.document).outerjoin(analysis).where(*current)
+    ).all()
+    ids = [row.id for row in analyses]
+    deliveries = db.execute(sa.select(task.c.state, task.c.name, task.c.reason).where(task.c.parent_id.in_(ids))).all()
+    state, reason = derive([(row.state, row.document) for row in analyses], [tuple(row) for row in deliveries])
+    move(db, study_uid, state, reason)
+
+
+def derive(
+    analyses: Sequence[tuple[str, Mapping[str, Any] | None]], deliveries: Sequence[tuple[str, str, str]]
+) -> tuple[State, str]:
+    """The state of a study with these analyses (task state, answer) and deliveries (task state, name, reason)."""
+    if any(state in ("ready", "running") for state, _ in analyses):
+        return State.ANALYSING, "waiting for the analysis"
+    if any(state in ("ready", "running") for state, _, _ in deliveries):
+        return State.DELIVERING, "results are on their way"
+    undelivered = [f"not delivered to {name}: {reason}" for state, name, reason in deliveries if state == "failed"]
+    answers = [document or {"state": "failed", "reason": "no answer"} for _, document in analyses]
+    failures = [answer["reason"] for answer in answers if answer["state"] == "failed"]
+    if undelivered or failures:
+        return State.FAILED, "; ".join([*failures, *undelivered])
+    if all(answer["state"] == "not_applicable" for answer in answers):
+        return State.NOT_APPLICABLE, "; ".join(answer["reason"] for answer in answers)
+    return State.DONE, "results delivered" if deliveries else "results written, no destination is configured"

@@ -1,0 +1,33 @@
+"""Where and how networks run: the device, the batches, always float32.
+
+Knows nothing about images. bfloat16 moves the logits of compact networks; they are calibrated in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+BATCH = 32
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """ "auto" is the first GPU if there is one; otherwise "cpu", "cuda" or "cuda:N"."""
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f'device "{name}": use "auto", "cpu" or "cuda:N"')
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f'device "{name}": this machine has {torch.cuda.device_count()} GPU(s); use "auto" or "cpu"')
+    return device
+
+
+def in_batches(
+    function: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, *, device: torch.device, batch: int = BATCH
+) -> torch.Tensor:
+    """Apply a function along the first axis without gradients; the parts are moved to the device one by one."""
+    with torch.inference_mode():
+        parts = [function(inputs[i : i + batch].to(device)) for i in range(0, len(inputs), batch)]
+        return torch.cat(parts)

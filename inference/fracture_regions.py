@@ -1,0 +1,152 @@
+"""From suspicious slices to regions of bone: Grad-CAM, cut to the bone, joined over neighbouring slices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from inference.explain import grad_cam
+from inference.findings import Code, Finding, Mask, Measurement, Voxel
+from inference.nets.cervical_fracture import images
+from inference.nets.resnet import ResNet
+from inference.preprocess.axial import Axial
+from inference.preprocess.crop import Crop
+
+VOLUME = Code(scheme="SCT", value="118565006", meaning="Volume")
+BONE_HU = 200  # trabecular bone and everything denser
+NEIGHBOURS = np.ones((3, 3, 3), bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The `[output.regions]` table of the pipeline configuration, where every key is explained."""
+
+    cam_share: float
+    bone_margin_mm: float
+    min_volume_mm3: float
+    max_findings: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The oriented volume, its crop for the network, and how they belong together."""
+
+    array: np.ndarray
+    #: (slices, size, size) HU.
+    hu: torch.Tensor
+    crop: Crop
+    spacing: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Region:
+    """One connected region in the oriented volume."""
+
+    #: First voxel and one past the last.
+    box: tuple[Voxel, Voxel]
+    #: bool, in the shape of the box.
+    inside: np.ndarray
+    #: The slice with the highest probability.
+    key_slice: int
+
+
+class SliceScores(Protocol):
+    """What a finding takes from the probabilities, in the orientation of the scene."""
+
+    @property
+    def slices(self) -> np.ndarray:
+        """Calibrated."""
+
+    @property
+    def raw_slices(self) -> np.ndarray:
+        """As they left the network."""
+
+    @property
+    def slice_spread(self) -> np.ndarray:
+        """Standard deviation."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A region with its number, as a finding and a mask in the orientation of the original volume."""
+
+    region: Region
+    axial: Axial
+    number: int
+    code: Code
+    site: Code
+
+    def finding(self, spacing: tuple[float, float, float], scores: SliceScores) -> Finding:
+        """The finding; its probability is that of its most suspicious slice."""
+        key = self.region.key_slice
+        volume = float(self.region.inside.sum()) * float(np.prod(spacing)) / 1000
+        return Finding(
+            tracking_id=f"fracture-{self.number}",
+            code=self.code,
+            site=self.site,
+            level=None,
+            probability=float(scores.slices[key]),
+            raw_probability=float(scores.raw_slices[key]),
+            uncertainty=float(scores.slice_spread[key]),
+            box=self.axial.box_back(self.region.box),
+            key_slice=len(self.axial.array) - 1 - key if 0 in self.axial.flipped else key,
+            measurements=(Measurement(name=VOLUME, value=round(volume, 3), unit="cm3"),),
+        )
+
+    def mask(self, shape: tuple[int, ...]) -> Mask:
+        """The segment that belongs to the finding."""
+        array = np.zeros(shape, bool)
+        (s0, r0, c0), (s1, r1, c1) = self.axial.box_back(self.region.box)
+        array[s0:s1, r0:r1, c0:c1] = np.flip(self.region.inside, self.axial.flipped)
+        label = f"Suspected fracture {self.number}"
+        return Mask(label=label, array=array, kind=self.code, tracking_id=f"fracture-{self.number}")
+
+
+def find(
+    net: ResNet, scene: Scene, suspicious: np.ndarray, probability: np.ndarray, settings: Settings
+) -> tuple[Region, ...]:
+    """Regions in the suspicious slices, most probable first, never none."""
+    hot = _hot(net, scene, suspicious, settings)
+    labels, _ = ndimage.label(hot, structure=NEIGHBOURS)
+    voxel = float(np.prod(scene.spacing))
+    regions = [_region(span, labels[span] == number, probability) for number, span in _spans(labels)]
+    large = [region for region in regions if region.inside.sum() * voxel >= settings.min_volume_mm3]
+    kept = large or sorted(regions, key=lambda region: -int(region.inside.sum()))[:1]
+    ranked = sorted(kept, key=lambda region: (-probability[region.key_slice], region.key_slice))
+    return tuple(ranked[: settings.max_findings])
+
+
+def hot_places(maps: torch.Tensor, bone: np.ndarray, share: float) -> np.ndarray:
+    """Where the map reaches a share of its slice's maximum, on bone if there is any; (slices, rows, columns)."""
+    highest = maps.amax((1, 2), keepdim=True)
+    hot = ((maps >= share * highest) & (highest > 0)).numpy()
+    on_bone = hot & bone
+    # A slice whose map misses the bone keeps its map: the finding must not vanish.
+    return np.asarray(np.where(on_bone.any((1, 2), keepdims=True), on_bone, hot))
+
+
+def _hot(net: ResNet, scene: Scene, suspicious: np.ndarray, settings: Settings) -> np.ndarray:
+    maps = grad_cam(net, net.layer4, images(scene.hu[torch.from_numpy(suspicious)]))
+    full = scene.crop.put_back(maps)
+    reach = max(round(settings.bone_margin_mm / scene.spacing[1]), 1)
+    disc = ndimage.generate_binary_structure(2, 1)[None]
+    bone = ndimage.binary_dilation(scene.array[suspicious] > BONE_HU, disc, iterations=reach)
+    hot = np.zeros(scene.array.shape, bool)
+    hot[suspicious] = hot_places(full, bone, settings.cam_share)
+    if not hot.any():  # no gradient at all: show the whole crop of the most suspicious slice
+        hot[suspicious[0]] = scene.crop.put_back(torch.ones(1, 1, 1))[0].numpy() > 0
+    return hot
+
+
+def _spans(labels: np.ndarray) -> list[tuple[int, tuple[slice, slice, slice]]]:
+    return [(number, span) for number, span in enumerate(ndimage.find_objects(labels), start=1) if span]
+
+
+def _region(span: tuple[slice, slice, slice], inside: np.ndarray, probability: np.ndarray) -> Region:
+    (s0, r0, c0), (s1, r1, c1) = tuple(part.start for part in span), tuple(part.stop for part in span)
+    key = s0 + int(np.argmax(probability[s0:s1]))
+    return Region(((s0, r0, c0), (s1, r1, c1)), inside, key)

@@ -1,0 +1,47 @@
+"""Which volumes a model may see: refused, or analysed with a remark that they are outside the validated range.
+
+The limits come from the `input` part of the model's manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from inference.preprocess.axial import tilt_degrees
+from inference.volume import Volume
+
+MAX_TILT = 45.0  # degrees; beyond it these are no axial slices
+BONE_HU = 300
+
+
+def refuse(volume: Volume, limits: Mapping[str, Any]) -> str:
+    """Why the model cannot say anything about this volume; empty if it can."""
+    slices = len(volume.array)
+    if slices < limits["min_slices"]:
+        return f"{slices} slices: the model needs at least {limits['min_slices']}"
+    tilt = tilt_degrees(volume)
+    if tilt > MAX_TILT:
+        return f"slices are tilted {tilt:.0f} degrees from axial: the model reads axial slices"
+    if not np.any(volume.array > BONE_HU):
+        return f"no bone was found in this series: no voxel above {BONE_HU} HU"
+    return ""
+
+
+def outside(volume: Volume, limits: Mapping[str, Any]) -> tuple[str, ...]:
+    """One sentence for everything in which the volume differs from what the model was validated with."""
+    step, row, _ = volume.spacing
+    coverage = step * len(volume.array)
+    measured = (
+        ("slice spacing", step, limits["slice_spacing_mm"], "mm"),
+        ("pixel spacing", row, limits["pixel_spacing_mm"], "mm"),
+        ("coverage", coverage, limits["coverage_mm"], "mm"),
+        ("slice tilt", tilt_degrees(volume), (0, limits["max_tilt_degrees"]), "degrees"),
+    )
+    return tuple(
+        f"outside the validated range: {name} {value:.2f} {unit}, validated {low} to {high} {unit}"
+        for name, value, (low, high), unit in measured
+        if not low - 1e-3 <= value <= high + 1e-3
+    )

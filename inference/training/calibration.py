@@ -1,0 +1,71 @@
+"""Temperature and thresholds, fitted on validation cases only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+SCREEN_SENSITIVITY = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """A threshold on the calibrated probability, and what it gives on the validation cases."""
+
+    name: str
+    threshold: float
+    sensitivity: float
+    specificity: float
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature T for which sigmoid(logit / T) has the least negative log likelihood (Guo et al. 2017)."""
+    log_temperature = torch.zeros(1, requires_grad=True)
+    x, y = torch.from_numpy(logits).float(), torch.from_numpy(labels).float()
+    optimizer = torch.optim.LBFGS([log_temperature], lr=0.1, max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = binary_cross_entropy_with_logits(x / log_temperature.exp(), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    # Separable validation cases would drive the temperature to zero, and every answer to certainty.
+    return float(log_temperature.detach().exp().clamp(0.5, 10))
+
+
+def operating_points(probability: np.ndarray, labels: np.ndarray) -> tuple[OperatingPoint, ...]:
+    """`balanced` (largest Youden index) and `screen` (highest threshold with sensitivity of at least 0.95)."""
+    truth = labels.astype(bool)
+    values = np.unique(probability)
+    # Between two seen values: a threshold that sits on a case flips with the last bit.
+    candidates = np.concatenate([[values[0] / 2], (values[:-1] + values[1:]) / 2])
+    sensitivity = np.array([(probability[truth] >= t).mean() for t in candidates])
+    specificity = np.array([(probability[~truth] < t).mean() for t in candidates])
+    youden = sensitivity + specificity
+    # Where several thresholds are equally good, the middle one is furthest from a mistake.
+    best = np.nonzero(youden == youden.max())[0]
+    balanced = int(best[len(best) // 2])
+    screen = int(np.nonzero(sensitivity >= SCREEN_SENSITIVITY)[0][-1])
+    return tuple(
+        OperatingPoint(
+            name=name,
+            threshold=float(candidates[i]),
+            sensitivity=float(sensitivity[i]),
+            specificity=float(specificity[i]),
+        )
+        for name, i in (("balanced", balanced), ("screen", screen))
+    )
+
+
+def best_f1(probability: np.ndarray, labels: np.ndarray) -> float:
+    """The threshold with the largest F1 score."""
+    order = np.argsort(-probability)
+    truth = labels.astype(bool)[order]
+    hits = np.cumsum(truth)
+    f1 = 2 * hits / (np.arange(1, len(truth) + 1) + truth.sum())
+    return float(probability[order][int(f1.argmax())])
