@@ -277,6 +277,14 @@ class Ledger:
 
     # -- reading --------------------------------------------------------------------------------------------
 
+    def studies(self) -> list[RowMapping]:
+        """Every study, oldest first, with its number of instances."""
+        counted = sa.select(instance.c.study_uid, sa.func.count().label("instances")).group_by(instance.c.study_uid)
+        counts = counted.subquery()
+        query = sa.select(study, counts.c.instances).join(counts, counts.c.study_uid == study.c.uid)
+        with self._read() as db:
+            return list(db.execute(query.order_by(study.c.id)).mappings())
+
     def study_uid(self, uid_or_id: str) -> str | None:
         """A study's UID from its UID or its short id."""
         with self._read() as db:

@@ -90,14 +90,20 @@ def _iso(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
+OVERVIEW = ("id", "state", "instances", "last image", "released because", "reason")
+
+
+def overview_rows(ledger: Ledger) -> list[tuple[Any, ...]]:
+    """All studies, one row each in the columns of OVERVIEW."""
+    return [
+        (row["id"], row["state"], row["instances"], _iso(row["last_at"]), row["released_because"], row["reason"])
+        for row in ledger.studies()
+    ]
+
+
 def overview(ledger: Ledger) -> Table:
     """All studies in a table."""
-    table = Table("id", "state", "instances", "last image", "released because", "reason", box=box.SIMPLE)
-    for row in ledger.rows(schema.study):
-        count = len(ledger.rows(schema.instance, study_uid=row["uid"]))
-        cells = (row["id"], row["state"], count, _iso(row["last_at"]), row["released_because"], row["reason"])
-        table.add_row(*(escape(str(cell)) for cell in cells))
-    return table
+    return _rows(overview_rows(ledger), *OVERVIEW)
 
 
 def table(document: Mapping[str, Any]) -> RenderableType:
