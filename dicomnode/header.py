@@ -6,6 +6,7 @@ before the sender is told that its copy is no longer needed.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from pathlib import Path
@@ -37,7 +38,9 @@ KEYWORDS = (
     "ScanningSequence", "SequenceVariant", "RepetitionTime", "EchoTime", "InversionTime",
 )  # fmt: skip
 _LAYOUT = ("BitsAllocated", "SamplesPerPixel", "PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_TAGS = [*IDENTIFIERS, *KEYWORDS, *_LAYOUT]
+_KEYWORD_TAGS = {word: tag for word in KEYWORDS if (tag := tag_for_keyword(word)) is not None}
+_NUMBERS = (VR.DS, VR.IS, VR.US, VR.FD)
+_TAGS = [Tag(word) for word in (*IDENTIFIERS, *KEYWORDS, *_LAYOUT)]
 _PIXELS = {tag_for_keyword(word) for word in _LAYOUT[2:]}
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UNDEFINED = 0xFFFFFFFF
@@ -53,7 +56,7 @@ def read_instance(path: Path, *, sha256: str = "") -> Instance:
             dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
             _refuse_damaged(dataset, file, path.stat().st_size)
         uids = [_uid(dataset, keyword) for keyword in IDENTIFIERS]
-        header = {word: value for word in KEYWORDS if (value := _plain(dataset, word)) is not None}
+        header = {word: value for word, tag in _KEYWORD_TAGS.items() if (value := _plain(dataset, tag)) is not None}
     except Refused:
         raise
     except (Exception, RecursionError) as error:  # noqa: BLE001 - hostile bytes raise anything inside the parser
@@ -77,16 +80,22 @@ def _uid(dataset: Dataset, keyword: str) -> str:
     return value
 
 
-def _plain(dataset: Dataset, keyword: str) -> Any:
+def _plain(dataset: Dataset, tag: int) -> Any:
     """A value as JSON can hold it; None if it is absent, empty or not what its VR promises."""
+    if tag not in dataset:
+        return None
     try:
-        value = dataset.get(keyword)
+        element = dataset[tag]
+        value = element.value
         if value is None or value == "":
             return None
-        if dataset[keyword].VR in (VR.DS, VR.IS, VR.US, VR.FD):
-            numbers = [float(x) for x in value] if isinstance(value, pydicom.multival.MultiValue) else float(value)
-            return numbers or None
-        return [str(x) for x in value] if isinstance(value, pydicom.multival.MultiValue) else str(value)
+        several = isinstance(value, pydicom.multival.MultiValue)
+        if element.VR not in _NUMBERS:
+            return [str(x) for x in value] if several else str(value)
+        numbers = [float(x) for x in (value if several else [value])]
+        if not all(map(math.isfinite, numbers)):
+            return None
+        return numbers if several else numbers[0]
     except (ValueError, TypeError, OverflowError, KeyError):
         return None
 

@@ -29,6 +29,17 @@ from dicomnode.task import NewTask, StoredResult, Task
 
 LEASE_SECONDS = 30.0
 
+# What every instance needs is built once: building a statement costs as much as running it.
+_FILE_INSTANCE = sa.insert(instance)
+_BRINGING = sa.select(transfer.c.association).where(
+    transfer.c.association == sa.bindparam("bringer"), transfer.c.study_uid == sa.bindparam("study")
+)
+_TOUCH_STUDY = (
+    sa.update(study)
+    .where(study.c.uid == sa.bindparam("study"), study.c.state == State.RECEIVING, _BRINGING.exists())
+    .values(last_at=sa.bindparam("now"))
+)
+
 
 class Ledger:
     """A connection pool to the node's database. Every method is one transaction."""
@@ -49,7 +60,7 @@ class Ledger:
         values |= {"path": str(item.path), "association": association, "received_at": now}
         try:
             with self._begin() as db:
-                db.execute(sa.insert(instance).values(**values))
+                db.execute(_FILE_INSTANCE, values)
                 self._touch_study(db, item.study_uid, association, calling_ae, now)
             return True
         except sa.exc.IntegrityError:
@@ -70,14 +81,11 @@ class Ledger:
 
     def _touch_study(self, db: Connection, study_uid: str, association: str, calling_ae: str, now: float) -> None:
         """An instance arrived: the study exists, is receiving, and knows the association."""
-        bringing = sa.select(transfer.c.association).where(
-            transfer.c.association == association, transfer.c.study_uid == study_uid
-        )
-        receiving = (study.c.uid == study_uid, study.c.state == State.RECEIVING)
-        if db.execute(sa.update(study).where(*receiving, bringing.exists()).values(last_at=now)).rowcount:
+        names = {"bringer": association, "study": study_uid}
+        if db.execute(_TOUCH_STUDY, {**names, "now": now}).rowcount:
             return  # the usual case: another instance of a study on the same association
-        values: dict[str, Any] = {"association": association, "study_uid": study_uid, "calling_ae": calling_ae}
-        if db.execute(bringing).first() is None:
+        if db.execute(_BRINGING, names).first() is None:
+            values = {"association": association, "study_uid": study_uid, "calling_ae": calling_ae}
             db.execute(sa.insert(transfer).values(**values, ending="open"))
         known = db.execute(sa.select(study.c.state).where(study.c.uid == study_uid)).scalar_one_or_none()
         changes: dict[str, Any] = {"state": State.RECEIVING, "last_at": now, "deadline_at": now}

@@ -9,13 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import struct
 import uuid
 from pathlib import Path
 
 from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
 from dicomnode.errors import Refused
@@ -124,18 +122,29 @@ def flush_folder(folder: Path) -> None:
 
 
 def _file_head(sop_class_uid: str, sop_uid: str, transfer_syntax_uid: str) -> bytes:
-    """A zero preamble, the prefix, and file meta information (PS3.10 section 7.1)."""
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(sop_uid)
-    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION
-    buffer = DicomBytesIO()
-    buffer.write(bytes(128) + b"DICM")
-    write_file_meta_info(buffer, meta, enforce_standard=True)
-    return bytes(buffer.getvalue())
+    """A zero preamble, the prefix, and file meta information (PS3.10 section 7.1).
+
+    By hand: pydicom's writer would be a sixth of what receiving an image costs.
+    """
+    if not (UID(sop_uid).is_valid and len(sop_uid) <= 64):
+        raise ValueError("not a UID")
+    elements = [
+        struct.pack("<HH2sHL", 2, 0x01, b"OB", 0, 2) + b"\x00\x01",
+        _meta_element(0x02, b"UI", sop_class_uid),
+        _meta_element(0x03, b"UI", sop_uid),
+        _meta_element(0x10, b"UI", transfer_syntax_uid),
+        _meta_element(0x12, b"UI", IMPLEMENTATION_CLASS_UID),
+        _meta_element(0x13, b"SH", IMPLEMENTATION_VERSION),
+    ]
+    length = sum(map(len, elements))
+    return b"".join([bytes(128), b"DICM", struct.pack("<HH2sHL", 2, 0, b"UL", 4, length), *elements])
+
+
+def _meta_element(element: int, vr: bytes, text: str) -> bytes:
+    value = text.encode("ascii")
+    if len(value) % 2:
+        value += b"\0" if vr == b"UI" else b" "
+    return struct.pack("<HH2sH", 2, element, vr, len(value)) + value
 
 
 def dataset_offset(path: Path) -> int:

@@ -13,11 +13,8 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import NamedTuple, Protocol
 
-from pydicom import Dataset
-from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, A_RELEASE_RP
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
@@ -29,8 +26,18 @@ from pynetdicom.pdu_primitives import (
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
 from dicomnode.errors import Refused
+from dicomnode.network.command import (
+    C_ECHO_REQUEST,
+    C_STORE_REQUEST,
+    SUCCESS,
+    UNSUPPORTED_OPERATION,
+    Command,
+    decode,
+    encode_response,
+)
 from dicomnode.network.wire import (
     ASSOCIATE_REQUEST,
+    DATA,
     MAX_PDU_BYTES,
     PDU_SECONDS,
     RELEASE_REQUEST,
@@ -49,8 +56,6 @@ MAX_REQUEST_BYTES = 1 << 20  # of the association request
 MAX_COMMAND_BYTES = 64 << 10
 MAX_DATASET_BYTES = 1 << 30
 
-_C_STORE_RQ, _C_ECHO_RQ, _RESPONSE, _NO_DATASET = 0x0001, 0x0030, 0x8000, 0x0101
-_UNSUPPORTED_OPERATION = 0x0211
 _REJECT_PERMANENT, _REJECT_TRANSIENT = 1, 2
 
 
@@ -212,22 +217,21 @@ class Connection:
                 raise PeerError("the node is shutting down")
 
     def _answer(
-        self, acceptor: Acceptor, peer: Peer, context: PresentationContext, command: Dataset, rest: _Rest
+        self, acceptor: Acceptor, peer: Peer, context: PresentationContext, command: Command, rest: _Rest
     ) -> None:
-        kind = command.get("CommandField")
-        if kind == _C_ECHO_RQ:
-            self._respond(context, command, 0x0000)
-        elif kind == _C_STORE_RQ:
+        if command.kind == C_ECHO_REQUEST:
+            self._respond(context, command, SUCCESS)
+        elif command.kind == C_STORE_REQUEST:
             status, comment = self._store(acceptor, peer, context, command, rest)
             self._respond(context, command, status, comment)
         else:
-            if command.get("CommandDataSetType") != _NO_DATASET:
+            if command.has_dataset:
                 for _ in self._fragments(rest):
                     pass
-            self._respond(context, command, _UNSUPPORTED_OPERATION)
+            self._respond(context, command, UNSUPPORTED_OPERATION)
 
     def _store(
-        self, acceptor: Acceptor, peer: Peer, context: PresentationContext, command: Dataset, rest: _Rest
+        self, acceptor: Acceptor, peer: Peer, context: PresentationContext, command: Command, rest: _Rest
     ) -> tuple[int, str]:
         """Move one data set from the socket to its sink; returns status and comment for the sender."""
         sink: Sink | None = None
@@ -249,26 +253,13 @@ class Connection:
         finally:
             if sink is not None:
                 sink.discard()
-        return (refusal.status, str(refusal)) if refusal else (0x0000, "")
+        return (refusal.status, str(refusal)) if refusal else (SUCCESS, "")
 
-    def _respond(self, context: PresentationContext, command: Dataset, status: int, comment: str = "") -> None:
-        response = Dataset()
-        for keyword in ("AffectedSOPClassUID", "AffectedSOPInstanceUID"):
-            if keyword in command:
-                setattr(response, keyword, command[keyword].value)
-        response.CommandField = (command.get("CommandField") or 0) | _RESPONSE
-        response.MessageIDBeingRespondedTo = command.get("MessageID") or 0
-        response.CommandDataSetType = _NO_DATASET
-        response.Status = status
-        if comment:
-            response.ErrorComment = comment[:64]
-        body = encode(response, True, True)
-        assert body is not None
-        group_length = b"\x00\x00\x00\x00\x04\x00\x00\x00" + struct.pack("<L", len(body))
-        pdv = bytes([context.context_id or 0, 0x03]) + group_length + body
-        self._wire.send(struct.pack(">BBLL", 0x04, 0, len(pdv) + 4, len(pdv)) + pdv)
+    def _respond(self, context: PresentationContext, request: Command, status: int, comment: str = "") -> None:
+        pdv = bytes([context.context_id or 0, 0x03]) + encode_response(request, status, comment)
+        self._wire.send(struct.pack(">BBLL", DATA, 0, len(pdv) + 4, len(pdv)) + pdv)
 
-    def _read_command(self, pdu: Pdu) -> tuple[Dataset, _Rest]:
+    def _read_command(self, pdu: Pdu) -> tuple[Command, _Rest]:
         """Collect a command set; what follows it in the same PDU is handed on."""
         data = bytearray()
         parts = values(pdu)
@@ -280,7 +271,7 @@ class Connection:
                 if len(data) > MAX_COMMAND_BYTES:
                     raise PeerError("command set is too long")
                 if value.control & 2:
-                    return _decode_command(bytes(data)), _Rest(value.context_id, parts[index + 1 :])
+                    return decode(bytes(data)), _Rest(value.context_id, parts[index + 1 :])
             parts = values(self._wire.read(PDU_SECONDS, MAX_PDU_BYTES))
 
     def _fragments(self, rest: _Rest) -> Iterator[memoryview]:
@@ -300,22 +291,14 @@ class Connection:
             parts = values(self._wire.read(PDU_SECONDS, MAX_PDU_BYTES))
 
 
-def _decode_command(data: bytes) -> Dataset:
-    try:
-        command = decode(BytesIO(data), True, True)
-        command.get("CommandField")  # conversion happens at access: provoke it here
-        command.get("AffectedSOPInstanceUID"), command.get("AffectedSOPClassUID"), command.get("MessageID")
-    except Exception as error:  # noqa: BLE001 - hostile bytes raise anything inside the parser
-        raise PeerError(f"command set cannot be decoded: {type(error).__name__}") from error
-    assert isinstance(command, Dataset)
-    return command
-
-
-def _store_request(command: Dataset, context: PresentationContext) -> StoreRequest:
-    sop_class, sop_uid = str(command.get("AffectedSOPClassUID")), str(command.get("AffectedSOPInstanceUID"))
-    if sop_class != context.abstract_syntax:
+def _store_request(command: Command, context: PresentationContext) -> StoreRequest:
+    if command.sop_class_uid != context.abstract_syntax:
         raise Refused(Refused.MISMATCH, "SOP class differs from the one that was negotiated")
-    return StoreRequest(sop_class_uid=sop_class, sop_uid=sop_uid, transfer_syntax_uid=str(context.transfer_syntax[0]))
+    return StoreRequest(
+        sop_class_uid=command.sop_class_uid,
+        sop_uid=command.sop_uid,
+        transfer_syntax_uid=str(context.transfer_syntax[0]),
+    )
 
 
 def _accept(request: A_ASSOCIATE, results: list[PresentationContext]) -> bytes:

@@ -55,39 +55,43 @@ class Wire:
         """Read one PDU; its body is valid until the next call."""
         deadline = time.monotonic() + wait
         head = bytearray(6)
-        self._read_into(memoryview(head)[:1], deadline)
+        begun = self._receive(memoryview(head), deadline)
         # A peer that has begun a PDU must finish it: a trickle of bytes does not hold the connection.
         deadline = deadline if first else time.monotonic() + PDU_SECONDS
-        self._read_into(memoryview(head)[1:], deadline)
+        self._fill(memoryview(head)[begun:], deadline)
         kind, _, length = struct.unpack(">BBL", head)
         if length > limit:
             raise PeerError(f"PDU of {length} bytes, the limit is {limit}")
         if length > len(self._buffer):
             self._buffer = bytearray(length)
         body = memoryview(self._buffer)[:length]
-        self._read_into(body, deadline)
+        self._fill(body, deadline)
         if kind == ABORT:
             raise PeerGone("aborted")
         if not first and kind not in (DATA, RELEASE_REQUEST):
             raise PeerError(f"unexpected PDU of type {kind:#04x}")
         return Pdu(kind, memoryview(bytes(head) + bytes(body)) if first else body)
 
-    def _read_into(self, target: memoryview, deadline: float) -> None:
+    def _fill(self, target: memoryview, deadline: float) -> None:
         filled = 0
         while filled < len(target):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise PeerError("silent for too long")
-            self._socket.settimeout(left)
-            try:
-                count = self._socket.recv_into(target[filled:])
-            except TimeoutError as error:
-                raise PeerError("silent for too long") from error
-            except OSError as error:
-                raise PeerGone("lost") from error
-            if count == 0:
-                raise PeerGone("lost")
-            filled += count
+            filled += self._receive(target[filled:], deadline)
+
+    def _receive(self, target: memoryview, deadline: float) -> int:
+        """Read what there is, at least one byte."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise PeerError("silent for too long")
+        self._socket.settimeout(left)
+        try:
+            count = self._socket.recv_into(target)
+        except TimeoutError as error:
+            raise PeerError("silent for too long") from error
+        except OSError as error:
+            raise PeerGone("lost") from error
+        if count == 0:
+            raise PeerGone("lost")
+        return count
 
     def send(self, data: bytes) -> None:
         self._socket.settimeout(PDU_SECONDS)

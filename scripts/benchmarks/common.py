@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +21,17 @@ from dicomnode.network.echo import echo
 from dicomnode.network.send import Address
 
 AE_TITLE = "DICOMNODE"
+SETTLE_SECONDS = 5.0  # the other processes import their libraries, which the first image would pay for
+
+
+def dcmtk(name: str) -> str:
+    """A DCMTK program of the system: pynetdicom installs scripts with the same names beside Python."""
+    own = Path(sys.executable).parent
+    elsewhere = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if Path(p).resolve() != own.resolve())
+    program = shutil.which(name, path=elsewhere)
+    if program is None:
+        sys.exit(f"{name} was not found; on Debian: apt-get install dcmtk")
+    return program
 
 
 def free_port() -> int:
@@ -39,6 +51,7 @@ def node(data_dir: Path, **settings: str) -> Iterator[Address]:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             wait_for_echo(address)
+            time.sleep(SETTLE_SECONDS)
             yield address
         finally:
             process.send_signal(signal.SIGTERM)

@@ -82,7 +82,7 @@ def make_images(folder: Path) -> list[Path]:
 def send(files: Sequence[Path], peer: Address, associations: int) -> float:
     """Seconds until the last of several parallel storescu has ended."""
     shares = [files[start::associations] for start in range(associations)]
-    command = ["storescu", "-aet", "BENCH", "-aec", peer.ae_title, peer.host, str(peer.port)]
+    command = [common.dcmtk("storescu"), "-aet", "BENCH", "-aec", peer.ae_title, peer.host, str(peer.port)]
     start = time.perf_counter()
     senders = [subprocess.Popen([*command, *map(str, share)], env=NO_DELAY) for share in shares]
     for sender in senders:
@@ -96,7 +96,7 @@ def storescp(folder: Path) -> Iterator[Address]:
     """DCMTK's storage SCP with its defaults; one process for each association."""
     folder.mkdir()
     peer = Address(ae_title="STORESCP", host="127.0.0.1", port=common.free_port())
-    process = subprocess.Popen(["storescp", "--fork", "-od", str(folder), str(peer.port)], env=NO_DELAY)
+    process = subprocess.Popen([common.dcmtk("storescp"), "--fork", "-od", str(folder), str(peer.port)], env=NO_DELAY)
     try:
         common.wait_for_echo(peer)
         yield peer
