@@ -55,7 +55,7 @@ class LedgerTable(_Table):
 
 class Web(_Table):
     host: str = "127.0.0.1"
-    port: Port = 8080
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
 
 
 class Inference(_Table):

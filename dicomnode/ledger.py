@@ -22,8 +22,8 @@ from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from dicomnode import schema
 from dicomnode.errors import Refused
-from dicomnode.schema import analysis, attempt, instance, result, study, task, transfer
-from dicomnode.settle import move, remember, settle
+from dicomnode.schema import analysis, history, instance, result, study, task, transfer
+from dicomnode.settle import close, holding, move, note_attempt, queue, remember, settle
 from dicomnode.study import Instance, State, Study, Transfer
 from dicomnode.task import NewTask, StoredResult, Task
 
@@ -158,6 +158,14 @@ class Ledger:
                 deadline_at=row["deadline_at"],
             )
 
+    def drop_empty(self, uid: str) -> None:
+        """Forget a study whose only instance did not reach the disk."""
+        with self._begin() as db:
+            if db.execute(sa.select(instance.c.id).where(instance.c.study_uid == uid).limit(1)).first() is None:
+                for table in (transfer, history):
+                    db.execute(sa.delete(table).where(table.c.study_uid == uid))
+                db.execute(sa.delete(study).where(study.c.uid == uid))
+
     def wait(self, seen: Study, deadline: float, why: str) -> None:
         """Look at a study again later, unless an association of it ended meanwhile."""
         with self._begin() as db:
@@ -179,7 +187,7 @@ class Ledger:
             remember(db, seen.uid, State.COMPLETE, because)
             db.execute(sa.update(task).where(task.c.study_uid == seen.uid, task.c.kind == "infer").values(current=0))
             for new in tasks:
-                _queue(db, seen.uid, new, now)
+                queue(db, seen.uid, new, now)
             changes = {"released_because": because, "selection": list(selection), "released_at": now}
             db.execute(sa.update(study).where(study.c.uid == seen.uid).values(**changes, deadline_at=None))
             move(db, seen.uid, State.ANALYSING, f"{len(tasks)} analysis task(s)")
@@ -211,7 +219,7 @@ class Ledger:
     def extend(self, held: Task) -> None:
         """Heartbeat: keep a lease while the work goes on."""
         with self._begin() as db:
-            db.execute(sa.update(task).where(*_held(held)).values(lease_until=time.time() + LEASE_SECONDS))
+            db.execute(sa.update(task).where(*holding(held)).values(lease_until=time.time() + LEASE_SECONDS))
 
     def finish_analysis(
         self,
@@ -227,7 +235,7 @@ class Ledger:
         """
         now = time.time()
         with self._begin() as db:
-            if not _close(db, held, "done", ""):
+            if not close(db, held, "done", ""):
                 return
             db.execute(sa.insert(analysis).values(task_id=held.id, study_uid=held.study_uid, document=dict(document)))
             for position, item in enumerate(results):
@@ -235,27 +243,27 @@ class Ledger:
                 db.execute(sa.insert(result).values(**values, path=str(item.path), task_id=held.id, position=position))
             current = db.execute(sa.select(task.c.current).where(task.c.id == held.id)).scalar_one()
             for new in destinations if current else ():
-                _queue(db, held.study_uid, new, now)
+                queue(db, held.study_uid, new, now)
             settle(db, held.study_uid)
 
     def finish_delivery(self, held: Task, reason: str = "") -> None:
         """A destination has what it was owed."""
         with self._begin() as db:
-            if _close(db, held, "done", reason):
+            if close(db, held, "done", reason):
                 settle(db, held.study_uid)
 
     def fail(self, held: Task, reason: str) -> None:
         """Give a task up for good."""
         with self._begin() as db:
-            if _close(db, held, "failed", reason):
+            if close(db, held, "failed", reason):
                 settle(db, held.study_uid)
 
     def try_later(self, held: Task, reason: str, *, next_at: float) -> None:
         """Count a failure of the task and put it back for `next_at`."""
         with self._begin() as db:
             changes = {"state": "ready", "next_at": next_at, "attempts": task.c.attempts + 1, "reason": reason}
-            if db.execute(sa.update(task).where(*_held(held)).values(**changes, owner=None)).rowcount:
-                _note_attempt(db, held.id, "later", reason)
+            if db.execute(sa.update(task).where(*holding(held)).values(**changes, owner=None)).rowcount:
+                note_attempt(db, held.id, "later", reason)
 
     def release_owner(self, owner: str, *, died: str | None) -> None:
         """Put back what a process held that ended.
@@ -270,7 +278,7 @@ class Ledger:
                 if died:
                     changes |= {"attempts": task.c.attempts + 1, "reason": died}
                 db.execute(sa.update(task).where(task.c.id == row).values(**changes))
-                _note_attempt(db, row, "later" if died else "interrupted", died or "the node stopped")
+                note_attempt(db, row, "later" if died else "interrupted", died or "the node stopped")
 
     def retry(self, study_uid: str) -> int:
         """Put every failed task of a study back; returns how many there were."""
@@ -310,6 +318,12 @@ class Ledger:
         )
         with self._read() as db:
             return [_stored_result(row) for row in db.execute(query.order_by(result.c.sop_uid)).mappings()]
+
+    def result_series(self, study_uid: str) -> set[str]:
+        """UIDs of all series that this node made for a study."""
+        with self._read() as db:
+            mine = sa.select(result.c.series_uid).where(result.c.study_uid == study_uid)
+            return set(db.execute(mine).scalars())
 
     def results(self, task_id: int) -> list[StoredResult]:
         """The result objects of one analysis, in the order they are sent."""
@@ -367,35 +381,3 @@ def _instance(row: RowMapping) -> Instance:
 
 def _stored_result(row: RowMapping) -> StoredResult:
     return StoredResult(**{name: row[name] for name in _RESULT_FIELDS}, path=Path(row["path"]))
-
-
-def _queue(db: Connection, study_uid: str, new: NewTask, now: float) -> None:
-    same = (
-        task.c.kind == new.kind, task.c.study_uid == study_uid, task.c.name == new.name, task.c.digest == new.digest,
-    )  # fmt: skip
-    if db.execute(sa.update(task).where(*same).values(current=1)).rowcount == 0:
-        values: dict[str, Any] = {
-            "kind": new.kind,
-            "name": new.name,
-            "digest": new.digest,
-            "payload": dict(new.payload),
-        }
-        values |= {"study_uid": study_uid, "state": "ready", "next_at": now, "parent_id": new.parent_id}
-        db.execute(sa.insert(task).values(**values))
-
-
-def _held(held: Task) -> tuple[Any, ...]:
-    return task.c.id == held.id, task.c.state == "running", task.c.owner == held.owner
-
-
-def _close(db: Connection, held: Task, state: str, reason: str) -> bool:
-    """End a task if we still hold it; False if its lease went to somebody else, whose answer counts."""
-    changes = {"state": state, "reason": reason, "owner": None, "lease_until": None}
-    if db.execute(sa.update(task).where(*_held(held)).values(**changes)).rowcount == 0:
-        return False
-    _note_attempt(db, held.id, state, reason)
-    return True
-
-
-def _note_attempt(db: Connection, task_id: int, outcome: str, reason: str) -> None:
-    db.execute(sa.insert(attempt).values(task_id=task_id, at=time.time(), outcome=outcome, reason=reason))

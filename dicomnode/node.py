@@ -65,6 +65,9 @@ class Node:
 def assemble(node: Node, study_uid: str) -> None:
     """Release a study if the evidence says that it is complete; otherwise note when to look again."""
     study = node.ledger.study(study_uid)
+    if not study.instances:
+        node.ledger.drop_empty(study_uid)
+        return
     policy = _policy(node, study)
     decision = assembly.decide(study, time.time(), policy, expected=_ask_sender(node, study))
     if isinstance(decision, assembly.Wait):
@@ -93,22 +96,12 @@ def infer(node: Node, task: Task) -> None:
     except Transient as error:
         node.ledger.try_later(task, str(error), next_at=time.time() + RETRY_SECONDS[0])
         return
-    folder = node.spool.results_folder(task.study_uid)
-    stored = []
-    for result in found.results:
-        uid = str(result.dataset.SOPInstanceUID)
-        path = folder / f"{hashlib.sha256(uid.encode()).hexdigest()[:20]}-{result.kind.lower()}.dcm"
-        sr.save(result, path)
-        stored.append(
-            StoredResult(
-                sop_uid=uid,
-                series_uid=str(result.dataset.SeriesInstanceUID),
-                study_uid=task.study_uid,
-                sop_class_uid=str(result.dataset.SOPClassUID),
-                kind=str(result.kind),
-                path=path,
-            )
-        )
+    except sr.InvalidResult as error:
+        # Not even a report can be made of this study; `status` and the log are what is left.
+        node.ledger.fail(task, str(error))
+        logger.exception("no report could be written", extra={"study": task.study_id, "pipeline": task.name})
+        return
+    stored = [_save(node, task, result) for result in found.results]
     deliveries = [
         NewTask(kind="deliver", name=d.name, digest=_delivery_digest(task), payload={}, parent_id=task.id)
         for d in node.config.destination
@@ -143,6 +136,22 @@ def deliver(node: Node, task: Task, destination: Destination) -> None:
     else:
         node.ledger.fail(task, "; ".join(refused))
         logger.error("results refused", extra={"study": task.study_id, "destination": task.name})
+
+
+def _save(node: Node, task: Task, result: sr.Result) -> StoredResult:
+    """Put a result object on the disk; its name follows from its UID, so that doing it again replaces the file."""
+    uid = str(result.dataset.SOPInstanceUID)
+    name = f"{hashlib.sha256(uid.encode()).hexdigest()[:20]}-{result.kind.lower()}.dcm"
+    path = node.spool.results_folder(task.study_uid) / name
+    sr.save(result, path)
+    return StoredResult(
+        sop_uid=uid,
+        series_uid=str(result.dataset.SeriesInstanceUID),
+        study_uid=task.study_uid,
+        sop_class_uid=str(result.dataset.SOPClassUID),
+        kind=str(result.kind),
+        path=path,
+    )
 
 
 def _analyse(node: Node, job: Job, task: Task) -> Answer:
@@ -188,7 +197,8 @@ def _ask_sender(node: Node, study: Study) -> int | None:
             continue
         address = Address(ae_title=sender.ae_title, host=sender.host, port=sender.port)
         try:
-            return count_instances(address, study.uid, calling_ae=node.config.receive.ae_title)
+            ours = node.ledger.result_series(study.uid)
+            return count_instances(address, study.uid, calling_ae=node.config.receive.ae_title, without=ours)
         except Transient as error:
             logger.warning("the sender cannot be asked for its count", extra={"why": str(error)})
     return None

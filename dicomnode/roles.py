@@ -21,6 +21,7 @@ from dicomnode.task import Task
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25  # how often a step looks for work
+REST_SECONDS = 60.0  # before something that failed inside the node is tried again
 HEARTBEAT_SECONDS = ledger.LEASE_SECONDS / 3
 
 
@@ -39,10 +40,19 @@ def build(config: Config) -> Node:
 def coordinate(config: Config, life: Life) -> None:
     """Look at every study whose deadline has come."""
     this = build(config)
+    resting: dict[str, float] = {}
 
     def assemble_due() -> None:
-        for study_uid in this.ledger.studies_to_assemble(time.time()):
-            node.assemble(this, study_uid)
+        now = time.time()
+        for study_uid in this.ledger.studies_to_assemble(now):
+            if resting.get(study_uid, 0.0) > now:
+                continue
+            try:
+                node.assemble(this, study_uid)
+            except Exception:
+                # One study that cannot be assembled must not hold up those behind it.
+                logger.exception("assembly failed")
+                resting[study_uid] = now + REST_SECONDS
 
     clock = housekeeping.every(POLL_SECONDS, assemble_due)
     life.stop.wait()
@@ -67,9 +77,14 @@ def work(config: Config, life: Life) -> None:
                 continue
             held.append(task)
             faulthandler.dump_traceback_later(config.inference.timeout_seconds, exit=True, file=nowhere)
-            node.infer(this, task)
-            faulthandler.cancel_dump_traceback_later()
-            held.clear()
+            try:
+                node.infer(this, task)
+            except Exception:
+                # Not the study's fault (a full disk, a database that is away): tried again when the lease has run out.
+                logger.exception("analysis interrupted", extra={"study": task.study_id, "pipeline": task.name})
+            finally:
+                faulthandler.cancel_dump_traceback_later()
+                held.clear()
     heartbeat.shutdown()
 
 
@@ -88,7 +103,7 @@ def send(config: Config, life: Life) -> None:
             except Exception:
                 # One broken delivery must not end the thread that serves the destination.
                 logger.exception("delivery failed", extra={"study": task.study_id, "destination": destination.name})
-                this.ledger.try_later(task, "internal error, see the log", next_at=time.time() + 60)
+                this.ledger.try_later(task, "internal error, see the log", next_at=time.time() + REST_SECONDS)
 
     threads = [threading.Thread(target=serve_destination, args=(d,), daemon=True) for d in config.destination]
     for thread in threads:

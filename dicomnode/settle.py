@@ -1,4 +1,4 @@
-"""The state of a study follows from its tasks: how, and the history that people are shown."""
+"""How tasks begin and end inside a transaction, and how the state of their study follows from them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,48 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dicomnode.schema import analysis, history, study, task
+from dicomnode.schema import analysis, attempt, history, study, task
 from dicomnode.study import State
+from dicomnode.task import NewTask, Task
+
+
+def queue(db: Connection, study_uid: str, new: NewTask, now: float) -> None:
+    """Add a task; one that exists already for the same input stands, and counts again."""
+    same = (
+        task.c.kind == new.kind, task.c.study_uid == study_uid, task.c.name == new.name, task.c.digest == new.digest,
+    )  # fmt: skip
+    if db.execute(sa.update(task).where(*same).values(current=1)).rowcount == 0:
+        values: dict[str, Any] = {
+            "kind": new.kind,
+            "name": new.name,
+            "digest": new.digest,
+            "payload": dict(new.payload),
+        }
+        values |= {"study_uid": study_uid, "state": "ready", "next_at": now, "parent_id": new.parent_id}
+        db.execute(sa.insert(task).values(**values))
+
+
+def holding(held: Task) -> tuple[Any, ...]:
+    """The condition that a task is still ours."""
+    return task.c.id == held.id, task.c.state == "running", task.c.owner == held.owner
+
+
+def close(db: Connection, held: Task, state: str, reason: str) -> bool:
+    """End a task if we still hold it; False if its lease went to somebody else, whose answer counts."""
+    changes = {"state": state, "reason": reason, "owner": None, "lease_until": None}
+    if db.execute(sa.update(task).where(*holding(held)).values(**changes)).rowcount == 0:
+        return False
+    note_attempt(db, held.id, state, reason)
+    return True
+
+
+def note_attempt(db: Connection, task_id: int, outcome: str, reason: str) -> None:
+    """Keep how a try at a task ended."""
+    db.execute(sa.insert(attempt).values(task_id=task_id, at=time.time(), outcome=outcome, reason=reason))
 
 
 def remember(db: Connection, study_uid: str, state: str, reason: str) -> None:
+    """Add to the history that people are shown."""
     db.execute(sa.insert(history).values(study_uid=study_uid, at=time.time(), state=state, reason=reason))
 
 

@@ -29,6 +29,7 @@ ROLES = {
     "coordinator": "dicomnode.roles:coordinate",  # assembles and selects
     "worker": "dicomnode.roles:work",  # analyses; the only one that imports torch
     "sender": "dicomnode.roles:send",  # delivers, one thread for each destination
+    "web": "dicomnode.web.pages:run",  # shows what became of each study
 }
 STOP_SECONDS = 8.0  # for a process to end by itself
 RESTART_SECONDS = 1.0
@@ -53,12 +54,15 @@ def serve(config: Config) -> None:
     config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.umask(0o077)
     lock = _lock(config.data_dir)
+    _require_free("receive", config.receive.host, config.receive.port)
+    if config.web.port:
+        _require_free("web", config.web.host, config.web.port)
     faults.announce()
     ledger.connect(config.ledger_url).release_owner(f"{HOST}/", died=None)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    names = [name for name in ROLES if name != "worker"]
+    names = [name for name in ROLES if name != "worker" and (name != "web" or config.web.port)]
     names += [f"worker-{index}" for index in range(config.inference.workers)]
     children = {name: _start(name, config) for name in names}
     logger.info("node started", extra={"ae_title": config.receive.ae_title, "port": config.receive.port})
@@ -85,6 +89,17 @@ def _lock(data_dir: Path) -> IO[str]:
             f"{data_dir} is in use by another node", hint="stop it, or give this one its own data_dir"
         ) from error
     return lock
+
+
+def _require_free(table: str, host: str, port: int) -> None:
+    """Say at the start that a port cannot be had, rather than start a process again and again that cannot have it."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {error.strerror}",
+            hint=f"is another program using {table}.port? ports below 1024 need root",
+        ) from error
 
 
 def _start(name: str, config: Config) -> SpawnProcess:

@@ -118,6 +118,7 @@ def node() -> Iterator[Config]:
         "DICOMNODE_DATA_DIR": str(OUT / "node"),
         "DICOMNODE_RECEIVE__HOST": "127.0.0.1",
         "DICOMNODE_RECEIVE__PORT": str(port),
+        "DICOMNODE_WEB__PORT": "0",
     }
     config = configuration.load(None)
     with (OUT / "node.log").open("w") as log:

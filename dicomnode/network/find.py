@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from pydicom import Dataset
 from pynetdicom import build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
@@ -12,25 +14,36 @@ from dicomnode.network.send import Address, connect
 _PENDING = (0xFF00, 0xFF01)
 
 
-def count_instances(address: Address, study_uid: str, *, calling_ae: str) -> int | None:
-    """Number of Study Related Instances at the peer; None if it does not know the study or does not count.
+def count_instances(address: Address, study_uid: str, *, calling_ae: str, without: Collection[str] = ()) -> int | None:
+    """Number of instances that the peer has of a study, leaving out the series in `without`.
 
-    Raises Transient if the peer cannot be asked.
+    None if it does not know the study, or does not count the instances of every series. Raises Transient if the peer
+    cannot be asked.
     """
     query = Dataset()
-    query.QueryRetrieveLevel = "STUDY"
+    query.QueryRetrieveLevel = "SERIES"
     query.StudyInstanceUID = study_uid
-    query.NumberOfStudyRelatedInstances = None
+    query.SeriesInstanceUID = None
+    query.NumberOfSeriesRelatedInstances = None
     model = StudyRootQueryRetrieveInformationModelFind
     association = connect(address, [build_context(model)], calling_ae=calling_ae)
+    counts: list[int | None] = []
     try:
         for status, identifier in association.send_c_find(query, model):
             if "Status" not in status:
                 raise Transient(f"{address} did not answer the C-FIND request")
             if status.Status in _PENDING and identifier is not None:
-                count = identifier.get("NumberOfStudyRelatedInstances")
-                return int(count) if count not in (None, "") else None
-        return None
+                if identifier.get("SeriesInstanceUID") not in without:
+                    counts.append(_count(identifier))
+            elif status.Status != 0x0000:
+                raise Transient(f"{address} answered the C-FIND request with status {status.Status:04X}")
     finally:
         if association.is_established:
             association.release()
+    known = [count for count in counts if count is not None]
+    return sum(known) if known and len(known) == len(counts) else None
+
+
+def _count(identifier: Dataset) -> int | None:
+    count = identifier.get("NumberOfSeriesRelatedInstances")
+    return int(count) if count not in (None, "") else None

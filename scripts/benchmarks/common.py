@@ -43,7 +43,13 @@ def free_port() -> int:
 def node(data_dir: Path, **settings: str) -> Iterator[Address]:
     """A real `dicomnode serve` on a free port; settings are environment variables without their prefix."""
     address = Address(ae_title=AE_TITLE, host="127.0.0.1", port=free_port())
-    names = {"DATA_DIR": str(data_dir), "RECEIVE__PORT": str(address.port), "RECEIVE__HOST": "127.0.0.1", **settings}
+    names = {
+        "DATA_DIR": str(data_dir),
+        "RECEIVE__PORT": str(address.port),
+        "RECEIVE__HOST": "127.0.0.1",
+        "WEB__PORT": "0",
+        **settings,
+    }
     environment = os.environ | {f"DICOMNODE_{name}": value for name, value in names.items()}
     command = [Path(sys.executable).with_name("dicomnode"), "serve"]
     data_dir.mkdir(parents=True)
