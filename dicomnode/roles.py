@@ -62,6 +62,7 @@ def coordinate(config: Config, life: Life) -> None:
 def work(config: Config, life: Life) -> None:
     """Analyse, one study at a time, under a time limit that holds even if native code hangs."""
     this = build(config)
+    _load_all(this)
     held: list[Task] = []
 
     def extend() -> None:
@@ -86,6 +87,16 @@ def work(config: Config, life: Life) -> None:
                 faulthandler.cancel_dump_traceback_later()
                 held.clear()
     heartbeat.shutdown()
+
+
+def _load_all(this: Node) -> None:
+    """Have every model in memory before the first study needs it."""
+    for name in inference.pipeline.names(CONFIG_DIR):
+        try:
+            this.load(name)
+        except Exception:
+            # The studies that need it will fail with this reason; the others need not.
+            logger.exception("a pipeline cannot be loaded", extra={"pipeline": name})
 
 
 def send(config: Config, life: Life) -> None:

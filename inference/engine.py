@@ -16,9 +16,9 @@ def choose_device(name: str = "auto") -> torch.device:
     """ "auto" is the first GPU if there is one; otherwise "cpu", "cuda" or "cuda:N"."""
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type not in ("cpu", "cuda"):
+    if name.split(":")[0] not in ("cpu", "cuda"):
         raise ValueError(f'device "{name}": use "auto", "cpu" or "cuda:N"')
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f'device "{name}": this machine has {torch.cuda.device_count()} GPU(s); use "auto" or "cpu"')
     return device

@@ -39,7 +39,9 @@ class Scene:
     #: (slices, size, size) HU.
     hu: torch.Tensor
     crop: Crop
-    spacing: tuple[float, float, float]
+    #: Distance between rows, mm.
+    pixel_mm: float
+    voxel_mm3: float
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,10 @@ class Shown:
     code: Code
     site: Code
 
-    def finding(self, spacing: tuple[float, float, float], scores: SliceScores) -> Finding:
+    def finding(self, voxel_mm3: float, scores: SliceScores) -> Finding:
         """The finding; its probability is that of its most suspicious slice."""
         key = self.region.key_slice
-        volume = float(self.region.inside.sum()) * float(np.prod(spacing)) / 1000
+        volume = float(self.region.inside.sum()) * voxel_mm3 / 1000
         return Finding(
             tracking_id=f"fracture-{self.number}",
             code=self.code,
@@ -111,10 +113,12 @@ def find(
 ) -> tuple[Region, ...]:
     """Regions in the suspicious slices, most probable first, never none."""
     hot = _hot(net, scene, suspicious, settings)
+    if not hot.any():  # no gradient at all: show the whole crop of the most suspicious slice
+        most = suspicious[np.argmax(probability[suspicious])]
+        hot[most] = scene.crop.put_back(torch.ones(1, 1, 1))[0].numpy() > 0
     labels, _ = ndimage.label(hot, structure=NEIGHBOURS)
-    voxel = float(np.prod(scene.spacing))
     regions = [_region(span, labels[span] == number, probability) for number, span in _spans(labels)]
-    large = [region for region in regions if region.inside.sum() * voxel >= settings.min_volume_mm3]
+    large = [region for region in regions if region.inside.sum() * scene.voxel_mm3 >= settings.min_volume_mm3]
     kept = large or sorted(regions, key=lambda region: -int(region.inside.sum()))[:1]
     ranked = sorted(kept, key=lambda region: (-probability[region.key_slice], region.key_slice))
     return tuple(ranked[: settings.max_findings])
@@ -132,13 +136,11 @@ def hot_places(maps: torch.Tensor, bone: np.ndarray, share: float) -> np.ndarray
 def _hot(net: ResNet, scene: Scene, suspicious: np.ndarray, settings: Settings) -> np.ndarray:
     maps = grad_cam(net, net.layer4, images(scene.hu[torch.from_numpy(suspicious)]))
     full = scene.crop.put_back(maps)
-    reach = max(round(settings.bone_margin_mm / scene.spacing[1]), 1)
+    reach = max(round(settings.bone_margin_mm / scene.pixel_mm), 1)
     disc = ndimage.generate_binary_structure(2, 1)[None]
     bone = ndimage.binary_dilation(scene.array[suspicious] > BONE_HU, disc, iterations=reach)
     hot = np.zeros(scene.array.shape, bool)
     hot[suspicious] = hot_places(full, bone, settings.cam_share)
-    if not hot.any():  # no gradient at all: show the whole crop of the most suspicious slice
-        hot[suspicious[0]] = scene.crop.put_back(torch.ones(1, 1, 1))[0].numpy() > 0
     return hot
 
 

@@ -51,6 +51,11 @@ class Volume:
         step, row, column = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(step), float(row), float(column)
 
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of one voxel; less than the product of the spacing where the volume is sheared."""
+        return abs(float(np.linalg.det(self.affine[:3, :3])))
+
 
 class _Slice(NamedTuple):
     header: Dataset
@@ -156,11 +161,14 @@ def _plane(dataset: Dataset, index: int | None) -> _Plane:
     position = _numbers(dataset, groups, "ImagePositionPatient", 3)
     spacing = _numbers(dataset, groups, "PixelSpacing", 2)
     row, column = orientation[:3], orientation[3:]
-    if abs(row @ column) > ORIENTATION_TOLERANCE or min(np.linalg.norm(row), np.linalg.norm(column)) < 0.99:
+    lengths = np.linalg.norm([row, column], axis=1)
+    if abs(row @ column) > ORIENTATION_TOLERANCE or np.abs(lengths - 1).max() > 0.01:
         raise UnusableSeries(f"image {dataset.SOPInstanceUID}: Image Orientation is not two perpendicular unit vectors")
     if spacing.min() <= 0:
         raise UnusableSeries(f"image {dataset.SOPInstanceUID}: Pixel Spacing is not positive")
-    slope, intercept = next((_rescale(group) for group in groups if "RescaleSlope" in group), (1.0, 0.0))
+    slope, intercept = next((_rescale(group) for group in groups if "RescaleSlope" in group), _rescale(groups[0]))
+    if not np.isfinite([slope, intercept]).all() or slope == 0:
+        raise UnusableSeries(f"image {dataset.SOPInstanceUID}: Rescale Slope {slope} and Intercept {intercept}")
     geometry = (
         position,
         row,
@@ -214,7 +222,10 @@ def _refuse_mixtures(slices: Sequence[_Slice]) -> None:
 
 def _order_note(slices: Sequence[_Slice], order: np.ndarray) -> tuple[str, ...]:
     """Say so when Instance Numbers jump about relative to the positions: something upstream renumbered them."""
-    numbers = [int(item.header.get("InstanceNumber") or 0) for item in slices]
+    try:
+        numbers = [int(item.header.InstanceNumber) for item in slices]
+    except (AttributeError, TypeError, ValueError):  # missing or damaged: the positions count, not the numbers
+        return ()
     if slices[0].frame is not None or len(set(numbers)) < len(numbers):
         return ()
     rises = np.diff([numbers[i] for i in order]) > 0

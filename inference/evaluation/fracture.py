@@ -119,13 +119,15 @@ def expected_calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _ranking(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> dict[str, Any]:
-    from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+    from torchmetrics.functional.classification import binary_average_precision
 
-    values = torch.from_numpy(np.concatenate(scores)).sigmoid(), torch.from_numpy(np.concatenate(labels)).int()
+    everything, truth = np.concatenate(scores), np.concatenate(labels)
+    # In double precision: in single, the sigmoid of different high logits is the same 1.
+    probability = torch.from_numpy(everything).double().sigmoid()
     return {
-        "auc": float(binary_auroc(*values)),
+        "auc": area_under_curve(everything, truth),
         "auc_ci95": interval(area_under_curve, scores, labels),
-        "average_precision": float(binary_average_precision(*values)),
+        "average_precision": float(binary_average_precision(probability, torch.from_numpy(truth).int())),
     }
 
 

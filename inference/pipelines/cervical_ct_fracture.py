@@ -23,6 +23,7 @@ from inference.findings import Analysis, Code, ModelIdentity
 from inference.nets.cervical_fracture import FractureNets, Scores
 from inference.nets.resnet import ResNet
 from inference.nets.sequence import SliceSequence
+from inference.pipeline import UnknownPipeline
 from inference.preprocess import input_limits
 from inference.preprocess.axial import Axial, orient
 from inference.preprocess.crop import case_crop
@@ -59,20 +60,30 @@ class Probabilities:
 def load(table: Mapping[str, Any], model_dir: Path, device: str) -> Callable[[Volume], Analysis]:
     """Load the networks that the table pins; the result analyses one volume at a time."""
     manifest = weights.read_manifest(model_dir, sha256=table["model"]["manifest_sha256"])
-    output = table["output"]
-    points = {point["name"]: point for point in manifest["operating_points"]}
-    if output["operating_point"] not in points:
-        raise ValueError(f"operating_point {output['operating_point']!r}: the model has {', '.join(points)}")
-    point = points[output["operating_point"]]
+    point, regions = _output(table.get("output", {}), manifest)
     model = _Model(
         identity=weights.identity(manifest),
         nets=load_nets(model_dir, manifest, device),
         manifest=manifest,
         threshold=point["threshold"],
         slice_threshold=point["slice_threshold"],
-        regions=fracture_regions.Settings(**output["regions"]),
+        regions=regions,
     )
     return lambda volume: _analyse(model, volume)
+
+
+def _output(
+    output: Mapping[str, Any], manifest: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], fracture_regions.Settings]:
+    """The operating point and the region settings that the `[output]` table names."""
+    points = {point["name"]: point for point in manifest["operating_points"]}
+    chosen = output.get("operating_point")
+    if chosen not in points:
+        raise UnknownPipeline(f"{NAME}: [output] operating_point {chosen!r}: the model has {', '.join(points)}")
+    try:
+        return points[chosen], fracture_regions.Settings(**output.get("regions", {}))
+    except TypeError as error:  # its text names the missing or unknown key
+        raise UnknownPipeline(f"{NAME}: [output.regions]: {error}") from error
 
 
 def load_nets(model_dir: Path, manifest: Mapping[str, Any], device: str) -> FractureNets:
@@ -116,7 +127,7 @@ def _analyse(model: _Model, volume: Volume) -> Analysis:
     regions: tuple[fracture_regions.Region, ...] = ()
     if probabilities.case >= model.threshold:
         suspicious = _suspicious(probabilities.slices, model.slice_threshold)
-        scene = fracture_regions.Scene(axial.array, hu, crop, volume.spacing)
+        scene = fracture_regions.Scene(axial.array, hu, crop, volume.spacing[1], volume.voxel_mm3)
         regions = fracture_regions.find(model.nets.slices, scene, suspicious, probabilities.slices, model.regions)
     explained = time.perf_counter()
     return _analysis(
@@ -143,7 +154,7 @@ def _analysis(
     findings, masks = [], []
     for number, region in enumerate(regions, start=1):
         shown = fracture_regions.Shown(region, axial, number, FRACTURE, CERVICAL_SPINE)
-        findings.append(shown.finding(volume.spacing, probabilities))
+        findings.append(shown.finding(volume.voxel_mm3, probabilities))
         masks.append(shown.mask(volume.array.shape))
     return Analysis(
         pipeline=NAME,

@@ -44,6 +44,12 @@ def orient(volume: Volume) -> Axial:
     return Axial(np.ascontiguousarray(array, dtype=np.float32), flipped)
 
 
+def turn_degrees(volume: Volume) -> float:
+    """Angle between the rows and the left-right axis of the patient, 0..90: a patient on the side is at 90."""
+    along = volume.affine[:3, 2]
+    return float(np.degrees(np.arccos(min(1.0, abs(along[0]) / np.linalg.norm(along)))))
+
+
 def tilt_degrees(volume: Volume) -> float:
     """Angle between the slice normal and the long axis of the patient, 0..90."""
     normal = np.cross(volume.affine[:3, 1], volume.affine[:3, 2])

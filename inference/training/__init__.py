@@ -18,7 +18,7 @@ def run(
     """Train the model of a task on phantoms, evaluate it, and write a model folder; return that folder.
 
     `cache` keeps the rendered phantoms (several GB, default `out/phantoms`) and can be shared between runs.
-    A slice network that an interrupted run left in `out` is used again.
+    A finished slice network that an interrupted run with the same settings left in `out` is used again.
     """
     if task not in TASKS:
         raise ValueError(f"no training task {task!r}: there is {', '.join(TASKS)}")

@@ -31,7 +31,7 @@ from inference.training.phantom_cases import Case, prepare
 
 TASK = "cervical-ct-fracture"
 VERSION = "0.1.0"
-SLICE_STAGE = "slice-stage.safetensors"  # the best slice network so far, in full precision
+SLICE_STAGE = "slice-stage.safetensors"  # the finished slice network, in full precision
 
 Progress = Callable[[str], None]
 
@@ -74,7 +74,7 @@ def _cases(data: Mapping[str, Any], name: str, cache: Path, progress: Progress) 
 def _train_nets(
     cases: Mapping[str, Sequence[Case]], settings: Mapping[str, Any], out: Path, progress: Progress
 ) -> FractureNets:
-    slices = _slice_net(cases, SliceSettings(**settings["slices"]), out / SLICE_STAGE, progress)
+    slices = _slice_net(cases, settings, out / SLICE_STAGE, progress)
     _round_to_half(slices)
     features = []
     for flip in (False, True):
@@ -87,21 +87,28 @@ def _train_nets(
 
 
 def _slice_net(
-    cases: Mapping[str, Sequence[Case]], settings: SliceSettings, checkpoint: Path, progress: Progress
+    cases: Mapping[str, Sequence[Case]], settings: Mapping[str, Any], checkpoint: Path, progress: Progress
 ) -> ResNet:
-    """The trained slice network, from the checkpoint of an earlier run if there is one."""
+    """The trained slice network, from the checkpoint of an earlier run with the same settings if there is one."""
+    from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
+    stage = {"generator_version": GENERATOR_VERSION, "data": settings["data"], "slices": settings["slices"]}
+    made_with = {"made_with": json.dumps(stage, sort_keys=True)}
     if checkpoint.exists():
-        progress(f"slice network from {checkpoint}")
-        net = ResNet(width=settings.width)
-        net.load_state_dict(load_file(checkpoint), strict=True)
-        return net.to(memory_format=torch.channels_last).eval()
-
-    def keep(better: ResNet) -> None:
-        save_file({name: tensor.contiguous() for name, tensor in better.state_dict().items()}, checkpoint)
-
-    return fracture_slices.train(cases["slices"], cases["val"], settings, progress=progress, keep=keep)
+        with safe_open(checkpoint, framework="pt") as content:
+            earlier = content.metadata()
+        if earlier == made_with:
+            progress(f"slice network from {checkpoint}")
+            net = ResNet(width=settings["slices"]["width"])
+            net.load_state_dict(load_file(checkpoint), strict=True)
+            return net.to(memory_format=torch.channels_last).eval()
+    net = fracture_slices.train(cases["slices"], cases["val"], SliceSettings(**settings["slices"]), progress=progress)
+    part = checkpoint.with_suffix(".part")  # renamed when complete: an interrupted write must not look finished
+    tensors = {name: tensor.contiguous() for name, tensor in net.state_dict().items()}
+    save_file(tensors, part, metadata=made_with)
+    part.replace(checkpoint)
+    return net
 
 
 def _round_to_half(net: torch.nn.Module) -> None:

@@ -53,12 +53,8 @@ def train(
     settings: SliceSettings,
     *,
     progress: Callable[[str], None] = logger.info,
-    keep: Callable[[ResNet], None] | None = None,
 ) -> ResNet:
-    """Train on balanced random slices; return the network of the best validation epoch, in eval mode.
-
-    `keep` is called with every network that is better than those before.
-    """
+    """Train on balanced random slices; return the network of the best validation epoch, in eval mode."""
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     rng = np.random.default_rng(settings.seed)
@@ -71,10 +67,10 @@ def train(
     for epoch in range(1, settings.epochs + 1):
         loss = _epoch((net, local), cases, settings, (optimizer, schedule, generator, rng))
         auc = slice_auc(net, validation)
+        if math.isnan(auc):
+            raise ValueError("the validation cases show no fracture: no epoch can be chosen; add validation cases")
         if auc > best_auc:
             best, best_auc, best_epoch = copy.deepcopy(net), auc, epoch
-            if keep:
-                keep(best)
         left = (time.monotonic() - start) / epoch * (settings.epochs - epoch)
         progress(f"slices epoch {epoch}/{settings.epochs} loss {loss:.4f} val AUC {auc:.4f} {left / 60:.1f} min left")
         if epoch - best_epoch >= settings.patience:

@@ -29,12 +29,19 @@ class Case:
 
     seed: int
     fractured: bool
-    #: int16 HU (slices, size, size), a read-only memory map.
-    hu: np.ndarray
     #: Fracture area of each slice in mm2.
     area: np.ndarray
+    #: int16 HU (slices, size, size).
+    hu_file: Path
     #: Fracture mask, bits packed along the columns: (slices, size, size / 8) uint8.
-    packed_mask: np.ndarray
+    mask_file: Path
+
+    # The files are opened at each use: a memory map that stays holds a file descriptor, and hundreds of cases
+    # with two each pass the usual limit of 1024.
+    @property
+    def hu(self) -> np.ndarray:
+        """int16 HU (slices, size, size), a read-only memory map."""
+        return np.asanyarray(np.load(self.hu_file, mmap_mode="r"))
 
     @property
     def labels(self) -> np.ndarray:
@@ -49,11 +56,13 @@ class Case:
     @property
     def mask(self) -> np.ndarray:
         """(slices, size, size) bool."""
-        return np.unpackbits(self.packed_mask, axis=2).astype(bool)
+        packed = np.load(self.mask_file)
+        return np.unpackbits(packed, axis=2, count=self.hu.shape[2]).astype(bool)
 
     def slice_mask(self, index: int) -> np.ndarray:
         """(size, size) bool: the mask of one slice."""
-        return np.unpackbits(self.packed_mask[index], axis=1).astype(bool)
+        packed = np.load(self.mask_file, mmap_mode="r")[index]
+        return np.unpackbits(packed, axis=1, count=self.hu.shape[2]).astype(bool)
 
 
 def prepare(
@@ -99,7 +108,7 @@ def _read(folder: Path, seed: int) -> Case:
     return Case(
         seed=seed,
         fractured=truth["fractured"],
-        hu=np.load(folder / f"{seed}-hu.npy", mmap_mode="r"),
         area=np.array(truth["area_mm2"]),
-        packed_mask=np.load(folder / f"{seed}-mask.npy", mmap_mode="r"),
+        hu_file=folder / f"{seed}-hu.npy",
+        mask_file=folder / f"{seed}-mask.npy",
     )
