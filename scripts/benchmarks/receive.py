@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,15 @@ import pydicom
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from dicomnode import ledger
+from dicomnode.config import Config
+from dicomnode.header import read_instance
 from dicomnode.network.send import Address
+from dicomnode.spool import Spool, dataset_offset
 from scripts.benchmarks import common
 
 IMAGES, SIDE, ROUNDS, ASSOCIATIONS = 300, 512, 5, (1, 4)
+FRAGMENT = 128 << 10  # storescu's largest PDU
 NO_DELAY = os.environ | {"TCP_NODELAY": "1"}  # DCMTK leaves Nagle's algorithm on unless told
 
 
@@ -36,6 +42,7 @@ def main() -> None:
         root = Path(folder)
         files = make_images(root / "images")
         document["disk_images_per_s"] = disk = IMAGES / statistics.median(write_and_flush(files, root) for _ in "123")
+        document["steps_ms"] = parts = steps(files, root / "steps")
         for count in ASSOCIATIONS:
             ours, theirs = [], []
             for number in range(ROUNDS):
@@ -51,7 +58,8 @@ def main() -> None:
             rows.append([str(count), f"{node:.0f}", f"{scp:.0f}", f"{ratio:.2f}", spread])
     common.show(document, rows, as_json)
     if not as_json:
-        print(f"\nfor comparison: one thread that only writes and flushes these files: {disk:.0f} images/s")
+        print(f"\nfor comparison: one thread that only writes and flushes these files: {disk:.0f} images/s\n")
+        common.show({}, [["step of the receiver, one after the other", "ms per image"], *parts.items()], as_json)
 
 
 def make_images(folder: Path) -> list[Path]:
@@ -115,6 +123,36 @@ def write_and_flush(files: Sequence[Path], root: Path) -> float:
                 file.write(content)
                 os.fsync(file.fileno())
         return time.perf_counter() - start
+
+
+def steps(files: Sequence[Path], data_dir: Path) -> dict[str, str]:
+    """What the receiver does for each image, without a network and without anything side by side."""
+    spool, book = Spool(data_dir / "spool"), ledger.connect(Config(data_dir=data_dir).ledger_url)
+    spent: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def step(name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+
+    for path in files:
+        data = memoryview(path.read_bytes())[dataset_offset(path) :]
+        with step("open a file, write its head"):
+            part = spool.receive(
+                sop_class_uid=CTImageStorage, sop_uid="1.2.3", transfer_syntax_uid=ExplicitVRLittleEndian
+            )
+        with step("write the data set and hash it"):
+            for start in range(0, len(data), FRAGMENT):
+                part.write(data[start : start + FRAGMENT])
+        with step("parse the header, compare lengths"):
+            item = read_instance(part.path, sha256=part.sha256)
+        with step("rename and flush"):
+            item = replace(item, path=part.keep(item.study_uid))
+            part.flush()
+        with step("ledger: two statements, commit"):
+            book.file_instance(item, association="bench", calling_ae="BENCH")
+    return {name: f"{seconds / len(files) * 1e3:.2f}" for name, seconds in spent.items()}
 
 
 if __name__ == "__main__":
