@@ -68,4 +68,6 @@ def best_f1(probability: np.ndarray, labels: np.ndarray) -> float:
     truth = labels.astype(bool)[order]
     hits = np.cumsum(truth)
     f1 = 2 * hits / (np.arange(1, len(truth) + 1) + truth.sum())
-    return float(probability[order][int(f1.argmax())])
+    values = probability[order]
+    f1[:-1][values[:-1] == values[1:]] = 0  # a threshold cannot part equal values
+    return float(values[int(f1.argmax())])
