@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import structlog
+
+from dicomnode.errors import NodeError
 
 
 def configure(process: str) -> None:
@@ -22,10 +25,7 @@ def configure(process: str) -> None:
             ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                # Types and places of an exception, without its values: they may quote the input.
-                structlog.processors.ExceptionRenderer(
-                    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
-                ),
+                structlog.processors.ExceptionRenderer(_places),
                 structlog.processors.JSONRenderer(),
             ],
         )
@@ -35,5 +35,16 @@ def configure(process: str) -> None:
     root.setLevel(logging.WARNING)  # libraries: pynetdicom and highdicom write identifiers at INFO
     for ours in ("dicomnode", "inference", "sr"):
         logging.getLogger(ours).setLevel(logging.INFO)
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # our own lines say what happened
     logging.captureWarnings(True)
+    for library in ("pynetdicom", "pydicom", "highdicom", "py.warnings"):
+        # Their warnings quote what was received; our own lines say what happened.
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+
+
+def _places(exc_info: structlog.typing.ExcInfo) -> list[dict[str, Any]]:
+    """Types and places of an exception and its causes; a message only if it is ours, for others may quote the input."""
+    described = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)(exc_info)
+    message = str(exc_info[1]) if isinstance(exc_info[1], NodeError) else None
+    for one in described:
+        del one["exc_value"], one["exc_notes"]
+    return [{**described[0], "message": message}, *described[1:]] if message else described

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydicom import Dataset
 
 from inference import weights
 from inference.nets.resnet import ResNet
@@ -48,6 +49,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
             "sequence": {"architecture": "slice-sequence", "arguments": {"features": 32 * WIDTH, "units": UNITS}},
         },
         "input": {
+            "modality": "CT",
             "size": 32,
             "min_slices": 4,
             "slice_spacing_mm": [1.0, 2.5],
@@ -91,6 +93,13 @@ def write_config(folder: Path, *, table: str = TABLE, **model: Any) -> Path:
     return folder
 
 
+def bare_headers(count: int, *, modality: str = "CT") -> tuple[Dataset, ...]:
+    """Return headers with nothing but a Modality."""
+    header = Dataset()
+    header.Modality = modality
+    return (header,) * count
+
+
 def neck_volume(*, slices: int = 12, spacing: tuple[float, float, float] = (2.0, 0.7, 0.7), **changes: Any) -> Volume:
     """Return soft tissue with a leaning column of bone that is different in every slice."""
     array = np.full((slices, 48, 56), 40, np.float32)
@@ -98,7 +107,7 @@ def neck_volume(*, slices: int = 12, spacing: tuple[float, float, float] = (2.0,
         array[index, 14 + index % 5 : 34, 18:38] = 500 + 20 * index
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = *spacing, 1
-    values = {"array": array, "affine": affine, "headers": (), "frames": (None,) * slices}
+    values = {"array": array, "affine": affine, "headers": bare_headers(slices), "frames": (None,) * slices}
     return Volume(**values | changes)
 
 

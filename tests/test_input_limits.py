@@ -5,8 +5,10 @@ import pytest
 
 from inference.preprocess.input_limits import outside, refuse
 from inference.volume import Volume
+from tests.models import bare_headers
 
 LIMITS = {
+    "modality": "CT",
     "min_slices": 20,
     "slice_spacing_mm": [1.0, 1.5],
     "pixel_spacing_mm": [0.6, 0.8],
@@ -23,6 +25,7 @@ def volume(
     tilt: float = 0,
     turn: float = 0,
     brightest: float = 900,
+    modality: str = "CT",
 ) -> Volume:
     """Return a volume of soft tissue with one bright voxel; `tilt` and `turn` in degrees."""
     array = np.full((slices, 4, 4), 40, np.float32)
@@ -32,7 +35,11 @@ def volume(
     spin = np.array([[np.cos(b), -np.sin(b), 0], [np.sin(b), np.cos(b), 0], [0, 0, 1]])
     affine = np.eye(4)
     affine[:3, :3] = lean @ spin @ np.array([[0, 0, pixel[1]], [0, pixel[0], 0], [step, 0, 0]])
-    return Volume(array=array, affine=affine, headers=(), frames=())
+    return Volume(array=array, affine=affine, headers=bare_headers(slices, modality=modality), frames=())
+
+
+def test_another_modality_is_refused():
+    assert refuse(volume(modality="MR"), LIMITS) == "modality MR: the model reads CT"
 
 
 def test_a_usual_volume_is_accepted_without_remark():

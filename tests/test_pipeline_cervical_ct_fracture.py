@@ -14,7 +14,7 @@ from inference.phantom.cervical_ct import Rendered, render, sample_spec
 from inference.pipeline import UnknownPipeline
 from inference.pipelines.cervical_ct_fracture import calibrate
 from inference.volume import Volume
-from tests.models import NAME, TABLE, manifest, neck_volume, networks, write_config
+from tests.models import NAME, TABLE, bare_headers, manifest, neck_volume, networks, write_config
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 MANIFEST = CONFIG / "models" / NAME / "manifest.json"
@@ -43,7 +43,9 @@ def as_volume(phantom: Rendered) -> Volume:
     affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = step, row, column, 1
     affine[:3, 3] = phantom.spec.scan.origin
     slices = len(phantom.volume)
-    return Volume(array=phantom.volume.astype(np.float32), affine=affine, headers=(), frames=(None,) * slices)
+    return Volume(
+        array=phantom.volume.astype(np.float32), affine=affine, headers=bare_headers(slices), frames=(None,) * slices
+    )
 
 
 def test_a_positive_case_has_findings_with_masks_on_the_volume(tmp_path):

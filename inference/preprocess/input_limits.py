@@ -20,6 +20,9 @@ BONE_HU = 300
 
 def refuse(volume: Volume, limits: Mapping[str, Any]) -> str:
     """Why the model cannot say anything about this volume; empty if it can."""
+    modality = volume.headers[0].get("Modality")
+    if modality != limits["modality"]:
+        return f"modality {modality}: the model reads {limits['modality']}"
     slices = len(volume.array)
     if slices < limits["min_slices"]:
         return f"{slices} slices: the model needs at least {limits['min_slices']}"
