@@ -3,7 +3,7 @@
 Every step of the flow is one transaction here: a step's output and the next step's task appear together or
 not at all. SQLite by default, PostgreSQL by URL, the same statements on both.
 
-Task states: ready -> running -> done | failed. `running` with a lease that ran out counts as ready.
+Task states: ready -> running -> done | failed | obsolete. `running` with a lease that ran out counts as ready.
 A task is unique on (kind, study, pipeline or destination, digest of its input): queueing twice is impossible.
 """
 
@@ -185,7 +185,9 @@ class Ledger:
             if row["state"] != State.RECEIVING or row["last_at"] != seen.last_at:
                 return False
             remember(db, seen.uid, State.COMPLETE, because)
-            db.execute(sa.update(task).where(task.c.study_uid == seen.uid, task.c.kind == "infer").values(current=0))
+            earlier = (task.c.study_uid == seen.uid, task.c.kind == "infer")
+            db.execute(sa.update(task).where(*earlier).values(current=0))
+            db.execute(sa.update(task).where(*earlier, task.c.state == "ready").values(state="obsolete"))
             for new in tasks:
                 queue(db, seen.uid, new, now)
             changes = {"released_because": because, "selection": list(selection), "released_at": now}
@@ -245,6 +247,11 @@ class Ledger:
             for new in destinations if current else ():
                 queue(db, held.study_uid, new, now)
             settle(db, held.study_uid)
+
+    def set_aside(self, held: Task) -> None:
+        """The study has changed since the task was queued: its next release queues what is to be done instead."""
+        with self._begin() as db:
+            close(db, held, "obsolete", "the study has changed")
 
     def finish_delivery(self, held: Task, reason: str = "") -> None:
         """A destination has what it was owed."""

@@ -88,6 +88,9 @@ def assemble(node: Node, study_uid: str) -> None:
 def infer(node: Node, task: Task) -> None:
     """Answer a leased task, and queue the answer's delivery to every destination."""
     job = _job(node, task)
+    if job.digest != task.digest:
+        node.ledger.set_aside(task)
+        return
     try:
         if task.attempts >= MAX_ATTEMPTS:  # it took the worker down each time: report instead of trying again
             found = answer.decline(job, _origin(node, task), "failed", task.reason)
@@ -210,7 +213,7 @@ def _payload(job: Job) -> dict[str, Any]:
 
 
 def _job(node: Node, task: Task) -> Job:
-    """The job as it was released: instances that came later belong to the next release."""
+    """The job as it was released, if no instance of it has come since: its digest tells."""
     chosen = task.payload["chosen"]
     return Job(
         study=node.ledger.study(task.study_uid),

@@ -19,6 +19,7 @@ def queue(db: Connection, study_uid: str, new: NewTask, now: float) -> None:
     same = (
         task.c.kind == new.kind, task.c.study_uid == study_uid, task.c.name == new.name, task.c.digest == new.digest,
     )  # fmt: skip
+    db.execute(sa.update(task).where(*same, task.c.state == "obsolete").values(state="ready", next_at=now))
     if db.execute(sa.update(task).where(*same).values(current=1)).rowcount == 0:
         values: dict[str, Any] = {
             "kind": new.kind,

@@ -111,8 +111,8 @@ def _start(name: str, config: Config) -> SpawnProcess:
 def _bury(name: str, child: SpawnProcess, config: Config) -> None:
     """Give back what a dead process held. A worker's death counts against the analysis that it was doing."""
     logger.error("process ended, it is started again", extra={"name_": name, "exitcode": child.exitcode})
-    limit = f"{config.inference.timeout_seconds:g}"
-    died = f"the analysis ended its process (exit code {child.exitcode}); one is stopped after {limit} s"
+    limit = f"{config.inference.timeout_seconds:g} s"
+    died = f"the analysis ended its process with exit code {child.exitcode} (1: it took longer than {limit})"
     ledger.connect(config.ledger_url).release_owner(f"{HOST}/{name}/", died=died if name.startswith("worker") else None)
 
 

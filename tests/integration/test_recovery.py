@@ -1,0 +1,194 @@
+"""Kill it at any moment and start it again: what was acknowledged is there, and every study gets one answer."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from dicomnode.errors import Transient
+from dicomnode.network.archive import Archive
+from dicomnode.network.listen import Listener
+from dicomnode.network.send import Outcome, send
+from dicomnode.spool import dataset_offset
+from sr.text import render
+from tests.integration.programs import Node, dcmtk, local, running, send_all, wait_for
+
+SLICES = 24
+
+
+def write_series(folder: Path, *, study: str = "1", slices: int = SLICES, body_part: str = "CHEST") -> list[Path]:
+    """Small axial CT files that no pipeline wants, so that an answer takes a moment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for index in range(slices):
+        dataset = pydicom.Dataset()
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.SOPClassUID, dataset.SOPInstanceUID = CTImageStorage, f"1.2.3.{study}.1.{index + 1}"
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = f"1.2.3.{study}", f"1.2.3.{study}.1"
+        dataset.PatientName, dataset.PatientID, dataset.Modality = "RECOVERY^TEST", f"R{study}", "CT"
+        dataset.BodyPartExamined, dataset.SeriesNumber, dataset.InstanceNumber = body_part, 1, index + 1
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+        dataset.ImagePositionPatient, dataset.ImageOrientationPatient = [0, 0, index], [1, 0, 0, 0, 1, 0]
+        dataset.PixelSpacing, dataset.SliceThickness, dataset.FrameOfReferenceUID = [1, 1], 1, f"1.2.3.{study}.9"
+        dataset.Rows = dataset.Columns = 64
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1
+        dataset.PixelData = np.full((64, 64), index, np.int16).tobytes()
+        paths.append(folder / f"{study}-{index:03d}.dcm")
+        dataset.save_as(paths[-1], enforce_file_format=True)
+    return paths
+
+
+def sha256(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()[dataset_offset(path) :]).hexdigest()
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A PACS that is always there."""
+    store = Archive(tmp_path / "archive", "ARCHIVE")
+    listener = Listener(store, host="127.0.0.1", port=0)
+    store.port = listener.port
+    yield store
+    listener.stop()
+
+
+def node_for(archive: Archive, folder: Path, **options) -> Node:
+    return Node(folder, destinations={"archive": local("ARCHIVE", archive.port)}, **options)
+
+
+def send_until_it_breaks(files: list[Path], node: Node) -> list[Outcome]:
+    """What was acknowledged before the node went away."""
+    acknowledged: list[Outcome] = []
+    try:
+        send(files, node.address, calling_ae="TEST", progress=acknowledged.append)
+    except Transient:
+        return [outcome for outcome in acknowledged if not outcome.problem]
+    return acknowledged
+
+
+def test_what_was_acknowledged_survives_kills_at_random_moments_and_every_study_gets_one_answer(tmp_path, archive):
+    rng = random.Random(7)
+    studies = {f"1.2.3.{n}": write_series(tmp_path / "in", study=str(n)) for n in range(1, 7)}
+    node = node_for(archive, tmp_path / "node")
+    owed: dict[str, str] = {}
+    for files in studies.values():
+        node.start()
+        sender = subprocess.Popen(
+            [dcmtk("storescu"), "-v", "-aec", "DICOMNODE", "127.0.0.1", str(node.address.port), *map(str, files)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        time.sleep(rng.uniform(0.02, 0.8))
+        node.kill()
+        said = sender.communicate(timeout=60)[0].splitlines()
+        acknowledged = sum("Received Store Response (Success)" in line for line in said)
+        owed |= {f"{pydicom.dcmread(p).SOPInstanceUID}": sha256(p) for p in files[:acknowledged]}
+    with running(node):
+        kept = node.digests()
+        assert {uid: kept.get(uid) for uid in owed} == owed
+        for files in studies.values():
+            send_all(files, node.address)
+        documents = [node.answer(uid) for uid in studies]
+        assert node.digests() == {
+            str(pydicom.dcmread(p).SOPInstanceUID): sha256(p) for f in studies.values() for p in f
+        }
+    assert {d["state"] for d in documents} == {"not_applicable"}
+    current = {r["sop_uid"] for d in documents for r in d["results"]}
+    replaced = {uid for d in documents for uid in d["superseded"]}
+    assert len(current) == len(studies)
+    assert current <= set(archive.stored) <= current | replaced
+    assert not list((node.data_dir / "spool" / "incoming").iterdir())
+
+
+@pytest.mark.parametrize("fault", ["committing:exit", "sending:exit"])
+def test_a_step_that_dies_at_its_end_is_done_again_and_leaves_one_result(tmp_path, archive, fault):
+    files = write_series(tmp_path / "in")
+    node = node_for(archive, tmp_path / "node")
+    with running(node, DICOMNODE_FAULT=fault):
+        send_all(files, node.address)
+        wait_for("the fault", lambda: "process ended" in node.log.read_text())
+        node.kill()
+    with running(node):
+        document = node.answer("1.2.3.1")
+    assert document["state"] in ("not_applicable", "failed")
+    assert len(archive.stored) == len(document["results"]) == 1
+
+
+def test_a_model_that_takes_its_process_down_twice_ends_in_a_failure_report_in_the_pacs(tmp_path, archive):
+    files = write_series(tmp_path / "in", body_part="CSPINE")
+    node = node_for(archive, tmp_path / "node")
+    with running(node, DICOMNODE_FAULT="inference:exit:9"):
+        send_all(files, node.address)
+        document = node.answer("1.2.3.1")
+        assert node.stop() == 0
+    assert document["state"] == "failed"
+    assert "exit code 9" in document["reason"]
+    [(name, path)] = archive.stored.values()
+    assert "SR" in name
+    assert "ended its process" in render(pydicom.dcmread(path))
+
+
+def test_a_model_that_raises_is_tried_again_and_then_reported(tmp_path, archive):
+    files = write_series(tmp_path / "in", body_part="CSPINE")
+    node = node_for(archive, tmp_path / "node")
+    with running(node, DICOMNODE_FAULT="inference:raise"):
+        send_all(files, node.address)
+        document = node.answer("1.2.3.1")
+    assert document["state"] == "failed"
+    assert "injected at inference" in document["reason"]
+    assert len(archive.stored) == 1
+
+
+def test_a_stop_during_reception_ends_cleanly_and_loses_nothing(tmp_path, archive):
+    files = write_series(tmp_path / "in", slices=200)
+    node = node_for(archive, tmp_path / "node")
+    node.start()
+    sender = subprocess.Popen(
+        [dcmtk("storescu"), "-v", "-aec", "DICOMNODE", "127.0.0.1", str(node.address.port), *map(str, files)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    wait_for("the first image", lambda: node.ledger.studies())
+    assert node.stop() == 0
+    acknowledged = sender.communicate(timeout=60)[0].count("Received Store Response (Success)")
+    assert acknowledged > 0
+    with running(node):
+        assert set(node.digests().values()) >= {sha256(path) for path in files[:acknowledged]}
+        send_all(files, node.address)
+        assert node.answer("1.2.3.1")["instances"] == 200
+
+
+def test_one_study_over_parallel_associations_and_two_studies_on_one_are_answered_once_each(tmp_path, archive):
+    first, second = (write_series(tmp_path / "in", study=str(n), slices=40) for n in (1, 2))
+    mixed = [path for pair in zip(first[20:], second, strict=False) for path in pair] + second[20:]
+    node = node_for(archive, tmp_path / "node", quiet_seconds=2)
+    with running(node):
+        command = [dcmtk("storescu"), "-aec", "DICOMNODE", "127.0.0.1", str(node.address.port)]
+        senders = [
+            subprocess.Popen([*command, *map(str, part)]) for part in (first[:7], first[7:13], first[13:20], mixed)
+        ]
+        assert [sender.wait(60) for sender in senders] == [0, 0, 0, 0]
+        documents = [node.answer(f"1.2.3.{n}") for n in (1, 2)]
+    assert [d["instances"] for d in documents] == [40, 40]
+    assert len(archive.stored) == 2
+
+
+def test_deadlines_survive_a_restart(tmp_path, archive):
+    files = write_series(tmp_path / "in")
+    node = node_for(archive, tmp_path / "node", quiet_seconds=12)
+    with running(node):
+        send_all(files, node.address)
+        node.kill()
+        time.sleep(3.5)  # a quarter of the quiet period: it passes while nothing runs
+        node.start()
+        assert node.answer("1.2.3.1")["state"] == "not_applicable"
