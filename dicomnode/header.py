@@ -18,6 +18,7 @@ import pydicom.multival
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataelem import RawDataElement
+from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from pydicom.valuerep import VR
@@ -111,7 +112,7 @@ def _refuse_damaged(dataset: Dataset, file: BinaryIO, size: int) -> None:
         if UID(dataset.get("SOPClassUID", "")).name.endswith("Image Storage"):
             raise Refused(Refused.CANNOT_UNDERSTAND, "an image without pixel data, or truncated before it")
         file.seek(0)
-        _refuse_short(pydicom.dcmread(file))
+        _refuse_cut(pydicom.dcmread(file), size)
         return
     length = _pixel_length(file, dataset)
     if length == _UNDEFINED:
@@ -120,6 +121,11 @@ def _refuse_damaged(dataset: Dataset, file: BinaryIO, size: int) -> None:
         raise Refused(Refused.CANNOT_UNDERSTAND, "truncated inside the pixel data")
     elif length < _native_length(dataset):
         raise Refused(Refused.CANNOT_UNDERSTAND, "less pixel data than Rows, Columns and Bits Allocated declare")
+    else:
+        file.seek(length, 1)
+    if file.tell() < size:
+        implicit, little = dataset.original_encoding
+        _refuse_cut(read_dataset(file, bool(implicit), bool(little)), size)
 
 
 def _refuse_short(dataset: Dataset) -> None:
@@ -128,6 +134,14 @@ def _refuse_short(dataset: Dataset) -> None:
         raw = dataset.get_item(tag)
         if isinstance(raw, RawDataElement) and raw.length not in (_UNDEFINED, len(raw.value or b"")):
             raise Refused(Refused.CANNOT_UNDERSTAND, f"truncated inside {Tag(tag)}")
+
+
+def _refuse_cut(dataset: Dataset, size: int) -> None:
+    """The last element must end where the file ends: pydicom ignores an element header that is not whole."""
+    _refuse_short(dataset)
+    last = dataset.get_item(max(dataset.keys())) if len(dataset) else None
+    if last is None or isinstance(last, RawDataElement) and last.value_tell + last.length != size:
+        raise Refused(Refused.CANNOT_UNDERSTAND, "truncated at the end")
 
 
 def _byte_order(dataset: Dataset) -> str:
