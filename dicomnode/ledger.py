@@ -64,20 +64,23 @@ class Ledger:
                 self._touch_study(db, item.study_uid, association, calling_ae, now)
             return True
         except sa.exc.IntegrityError:
-            self._refuse_conflict(item)
-            return False
+            if self._is_known(item):
+                return False
+            # Another association began the same study in the same moment; now that is there.
+            return self.file_instance(item, association=association, calling_ae=calling_ae)
         except sa.exc.OperationalError as error:
             raise Refused(Refused.OUT_OF_RESOURCES, "the database is busy or unavailable") from error
 
-    def _refuse_conflict(self, item: Instance) -> None:
+    def _is_known(self, item: Instance) -> bool:
         """The same bytes again are welcome, and so is the same image in another transfer syntax; else refuse."""
         with self._read() as db:
-            known = db.execute(sa.select(instance).where(instance.c.sop_uid == item.sop_uid)).mappings().one()
-        if known["sha256"] == item.sha256:
-            return
+            known = db.execute(sa.select(instance).where(instance.c.sop_uid == item.sop_uid)).mappings().first()
+        if known is None or known["sha256"] == item.sha256:
+            return known is not None
         recoded = known["transfer_syntax_uid"] != item.transfer_syntax_uid
         if not recoded or known["study_uid"] != item.study_uid or known["header"] != dict(item.header):
             raise Refused(Refused.MISMATCH, "another data set with this SOP Instance UID is already stored")
+        return True
 
     def _touch_study(self, db: Connection, study_uid: str, association: str, calling_ae: str, now: float) -> None:
         """An instance arrived: the study exists, is receiving, and knows the association."""

@@ -142,17 +142,24 @@ def connect(url: str) -> Engine:
     """
     try:
         engine = _sqlite(url) if url.startswith("sqlite:") else sa.create_engine(url, pool_pre_ping=True)
-        metadata.create_all(engine)
-        with engine.begin() as db:
-            versions = db.execute(sa.select(meta.c.schema_version)).scalars().all()
-            if not versions:
-                db.execute(sa.insert(meta).values(schema_version=VERSION))
-    except sa.exc.SQLAlchemyError as error:
+        version = _version(engine)
+    except (sa.exc.SQLAlchemyError, ImportError) as error:
         cause = str(getattr(error, "orig", error)).splitlines()[0]
         raise ConfigError(f"ledger.url: cannot open the database: {cause}", hint="see docs/operations.md") from error
-    if versions and versions[0] != VERSION:
-        raise ConfigError(f"the ledger has schema {versions[0]}, this version needs {VERSION}")
+    if version != VERSION:
+        engine.dispose()
+        raise ConfigError(f"the ledger has schema {version}, this version needs {VERSION}")
     return engine
+
+
+def _version(engine: Engine) -> int:
+    """The schema version of the database, whose tables are created at first use."""
+    metadata.create_all(engine)
+    with engine.begin() as db:
+        versions = db.execute(sa.select(meta.c.schema_version)).scalars().all()
+        if not versions:
+            db.execute(sa.insert(meta).values(schema_version=VERSION))
+        return versions[0] if versions else VERSION
 
 
 def _sqlite(url: str) -> Engine:
