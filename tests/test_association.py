@@ -416,3 +416,11 @@ def test_a_stop_lets_the_message_at_hand_finish(tmp_path):
     stopping.join(20)
     sock.close()
     assert list(running.stored()) == ["1.2.3"]
+
+
+def test_after_a_stop_nobody_listens(tmp_path):
+    running = Running(tmp_path / "data")
+    assert running.still_works()
+    running.listener.stop()
+    with pytest.raises(ConnectionRefusedError):
+        running.connection()

@@ -83,7 +83,9 @@ class Listener:
     def stop(self) -> None:
         """Refuse new connections, let messages at hand finish, cut what remains after the grace period."""
         self._stopping = True
+        self._socket.shutdown(socket.SHUT_RDWR)  # a thread that waits in accept() would keep a closed socket listening
         self._socket.close()
+        self._thread.join()
         for connection in list(self._connections):
             connection.drain()
         deadline = time.monotonic() + DRAIN_SECONDS
