@@ -153,8 +153,8 @@ def _is_free(port: int) -> bool:
 @contextlib.contextmanager
 def running(node: Node, **environment: str) -> Iterator[Node]:
     """Start a node, and end it in any case."""
-    node.start(**environment)
     try:
+        node.start(**environment)
         yield node
     finally:
         if node.process is not None and node.process.poll() is None:
