@@ -168,6 +168,14 @@ def test_a_breach_of_the_protocol_ends_the_association_and_stores_nothing(receiv
     assert not list(receiver.spool.incoming.iterdir())
 
 
+def test_a_data_set_of_absurd_size_ends_the_association(receiver, monkeypatch):
+    monkeypatch.setattr(association, "MAX_DATASET_BYTES", 10_000)
+    with closing(receiver.associated()) as sock:
+        sock.sendall(pdata(value(store_command())) + pdata(value(bytes(6000), control=0x00)) * 2)
+        assert closed_by_peer(sock)
+    assert receiver.stored() == {}
+
+
 @pytest.mark.parametrize("seconds", ["REQUEST_SECONDS", "IDLE_SECONDS"])
 def test_a_silent_peer_is_cut_off(receiver, monkeypatch, seconds):
     monkeypatch.setattr(association, seconds, 0.3)
