@@ -21,7 +21,7 @@ from dicomnode.network.echo import echo
 from dicomnode.network.send import Address
 
 AE_TITLE = "DICOMNODE"
-SETTLE_SECONDS = 5.0  # the other processes import their libraries, which the first image would pay for
+SETTLE_SECONDS = 12.0  # the other processes import libraries and load models, which the first images would pay for
 
 
 def dcmtk(name: str) -> str:
