@@ -5,52 +5,36 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import closing
 
 import pydicom
 import pytest
-from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian
 from pynetdicom import AE, build_context
 from pynetdicom.sop_class import BasicFilmSession, MRImageStorage, Verification
 
-from dicomnode import ledger
-from dicomnode.config import Config, Receive
 from dicomnode.doctor import encode_sample
 from dicomnode.errors import Transient
-from dicomnode.network import association, wire
+from dicomnode.network import association, listen, wire
 from dicomnode.network.echo import echo
-from dicomnode.network.listen import TRANSFER_SYNTAXES, Listener
-from dicomnode.network.send import Address, connect, send
-from dicomnode.receive import Receiver
-from dicomnode.spool import Spool, dataset_offset, digest_of
-
-
-class Running:
-    """A receiver on a free port, with its spool and ledger."""
-
-    def __init__(self, folder: Path, **receive) -> None:
-        config = Config(data_dir=folder, receive=Receive(host="127.0.0.1", **receive))
-        folder.mkdir(exist_ok=True)
-        self.spool, self.ledger = Spool(folder / "spool"), ledger.connect(config.ledger_url)
-        self.listener = Listener(Receiver(config.receive, self.spool, self.ledger), host="127.0.0.1", port=0)
-        self.address = Address(ae_title=config.receive.ae_title, host="127.0.0.1", port=self.listener.port)
-
-    def stored(self) -> dict[str, str]:
-        return {instance.sop_uid: digest_of(instance) for instance in self.ledger.instances()}
-
-    def connection(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.address.port), timeout=10)
-
-    def associated(self, sop_class: str = CTImageStorage) -> socket.socket:
-        """A raw socket on which pynetdicom's request was accepted: context 1, explicit little endian."""
-        sock = self.connection()
-        sock.sendall(associate_request(sop_class))
-        assert sock.recv(65536)[0] == 0x02
-        return sock
-
-    def still_works(self) -> bool:
-        return echo(self.address, calling_ae="AFTER") > 0
+from dicomnode.network.listen import TRANSFER_SYNTAXES
+from dicomnode.network.send import send
+from dicomnode.spool import Spool, dataset_offset
+from tests.receivers import (
+    Running,
+    associate_request,
+    association_to,
+    closed_by_peer,
+    ct_bytes,
+    ct_file,
+    echo_command,
+    numbers,
+    pdata,
+    soon,
+    status_of,
+    store_command,
+    value,
+)
 
 
 @pytest.fixture
@@ -59,70 +43,6 @@ def receiver(tmp_path):
     yield running
     assert running.still_works(), "whatever the test sent, the next association is served"
     running.listener.stop()
-
-
-def associate_request(sop_class: str, *, called: str = "DICOMNODE", calling: str = "RAW") -> bytes:
-    """An A-ASSOCIATE-RQ with one presentation context."""
-
-    def item(kind: int, body: bytes) -> bytes:
-        return struct.pack(">BBH", kind, 0, len(body)) + body
-
-    syntaxes = item(0x30, sop_class.encode()) + item(0x40, ExplicitVRLittleEndian.encode())
-    user = item(0x50, item(0x51, struct.pack(">L", 16384)) + item(0x52, b"1.2.3"))
-    body = struct.pack(">HH16s16s32x", 1, 0, called.ljust(16).encode(), calling.ljust(16).encode())
-    body += item(0x10, b"1.2.840.10008.3.1.1.1") + item(0x20, b"\x01\0\0\0" + syntaxes) + user
-    return struct.pack(">BBL", 0x01, 0, len(body)) + body
-
-
-def value(data: bytes, *, context: int = 1, control: int = 0x03) -> bytes:
-    return struct.pack(">LBB", len(data) + 2, context, control) + data
-
-
-def pdata(*values: bytes) -> bytes:
-    body = b"".join(values)
-    return struct.pack(">BBL", 0x04, 0, len(body)) + body
-
-
-def store_command(*, sop_uid: str = "1.2.3", sop_class: str = CTImageStorage) -> bytes:
-    def text(element: int, uid: str) -> bytes:
-        raw = uid.encode() + b"\0" * (len(uid) % 2)
-        return struct.pack("<HHL", 0, element, len(raw)) + raw
-
-    def number(element: int, x: int) -> bytes:
-        return struct.pack("<HHLH", 0, element, 2, x)
-
-    body = text(0x0002, sop_class) + number(0x0100, 1) + number(0x0110, 7) + number(0x0700, 0) + number(0x0800, 1)
-    body += text(0x1000, sop_uid)
-    return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
-
-
-def closed_by_peer(sock: socket.socket) -> bool:
-    """Whether the receiver ends the connection, with or without an abort."""
-    try:
-        while sock.recv(65536):
-            pass
-    except ConnectionResetError:
-        return True
-    return True
-
-
-def status_of(reply: bytes) -> int:
-    """The Status of a response PDU."""
-    position = reply.index(struct.pack("<HHL", 0, 0x0900, 2))
-    return struct.unpack_from("<H", reply, position + 8)[0]
-
-
-def ct_file(folder: Path, *, sop_uid: str = "1.2.3", study_uid: str = "1.2", **changes) -> Path:
-    """A small CT image in explicit little endian."""
-    path, _ = encode_sample(ExplicitVRLittleEndian, folder)
-    dataset = pydicom.dcmread(path)
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = sop_uid
-    dataset.StudyInstanceUID = study_uid
-    for keyword, new in changes.items():
-        setattr(dataset, keyword, new)
-    target = folder / f"{sop_uid}-{len(list(folder.iterdir()))}.dcm"
-    dataset.save_as(target, enforce_file_format=True)
-    return target
 
 
 GARBAGE = {
@@ -198,13 +118,11 @@ def test_a_trickle_of_bytes_does_not_hold_a_pdu_open(receiver, monkeypatch):
 def test_a_peer_that_leaves_inside_a_data_set_leaves_nothing_behind(receiver, ending):
     sock = receiver.associated()
     sock.sendall(pdata(value(store_command())) + pdata(value(bytes(5000), control=0x00)))
+    soon("a file to be begun", lambda: list(receiver.spool.incoming.iterdir()))
     if ending == "abort":
         sock.sendall(struct.pack(">BBL4x", 0x07, 0, 4))
     sock.close()
-    deadline = time.monotonic() + 10
-    while list(receiver.spool.incoming.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not list(receiver.spool.incoming.iterdir())
+    soon("it to be gone", lambda: not list(receiver.spool.incoming.iterdir()))
     assert receiver.stored() == {}
 
 
@@ -274,13 +192,6 @@ def test_another_image_under_a_known_uid_is_refused_and_the_first_one_stays(rece
     assert receiver.stored() == before
 
 
-def raw_store(receiver: Running, data: bytes, **command) -> int:
-    """Store bytes as a data set; return the status."""
-    with closing(receiver.associated()) as sock:
-        sock.sendall(pdata(value(store_command(**command))) + pdata(value(data, control=0x02)))
-        return status_of(sock.recv(65536))
-
-
 def test_a_truncated_data_set_is_refused_wherever_it_is_cut(receiver, tmp_path):
     path = ct_file(tmp_path)
     data = path.read_bytes()[dataset_offset(path) :]
@@ -295,23 +206,23 @@ def test_a_truncated_data_set_is_refused_wherever_it_is_cut(receiver, tmp_path):
         len(data) - 2,
         len(data) - 1,
     ):
-        assert raw_store(receiver, data[:length]) == 0xC000
+        assert receiver.raw_store(data[:length]) == 0xC000
     assert receiver.stored() == {}
-    assert raw_store(receiver, data) == 0x0000
+    assert receiver.raw_store(data) == 0x0000
 
 
 def test_a_data_set_that_contradicts_its_request_is_refused(receiver, tmp_path):
     path = ct_file(tmp_path)
     data = path.read_bytes()[dataset_offset(path) :]
-    assert raw_store(receiver, data, sop_uid="1.2.4") == 0xA900
-    assert raw_store(receiver, data, sop_class=MRImageStorage) == 0xA900
+    assert receiver.raw_store(data, sop_uid="1.2.4") == 0xA900
+    assert receiver.raw_store(data, sop_class=MRImageStorage) == 0xA900
     assert receiver.stored() == {}
 
 
 @pytest.mark.parametrize("sop_uid", ["../../etc/passwd", "1.2.x", "1" * 65, ""])
 def test_a_name_that_is_no_uid_is_refused(receiver, tmp_path, sop_uid):
     path = ct_file(tmp_path)
-    assert raw_store(receiver, path.read_bytes()[dataset_offset(path) :], sop_uid=sop_uid) == 0xC000
+    assert receiver.raw_store(path.read_bytes()[dataset_offset(path) :], sop_uid=sop_uid) == 0xC000
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"])
@@ -321,7 +232,7 @@ def test_a_data_set_without_its_uids_is_refused(receiver, tmp_path, keyword):
     buffer = pydicom.filebase.DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
     pydicom.filewriter.write_dataset(buffer, dataset)
-    assert raw_store(receiver, buffer.getvalue()) == 0xC000
+    assert receiver.raw_store(buffer.getvalue()) == 0xC000
 
 
 def test_a_full_disk_refuses_with_out_of_resources(receiver, tmp_path, monkeypatch):
@@ -346,17 +257,14 @@ def test_a_flush_that_fails_takes_the_instance_back(receiver, tmp_path, monkeypa
 
 def test_an_unknown_operation_is_answered_and_the_association_goes_on(receiver):
     with closing(receiver.associated(Verification)) as sock:
-        body = b"".join(struct.pack("<HHLH", 0, e, 2, v) for e, v in ((0x0100, 0x0020), (0x0110, 3), (0x0800, 1)))
+        body = numbers(kind=0x0020, message_id=3, dataset=1)
         sock.sendall(pdata(value(body)) + pdata(value(b"ident", control=0x02)))
         assert status_of(sock.recv(1000)) == 0x0211
-        ping = b"".join(struct.pack("<HHLH", 0, e, 2, v) for e, v in ((0x0100, 0x0030), (0x0110, 4), (0x0800, 0x0101)))
-        sock.sendall(pdata(value(ping)))
+        sock.sendall(pdata(value(echo_command())))
         assert status_of(sock.recv(1000)) == 0x0000
 
 
 def test_too_many_associations_are_told_to_come_back(receiver, monkeypatch):
-    from dicomnode.network import listen
-
     socks = [receiver.associated(Verification) for _ in range(listen.MAX_ASSOCIATIONS)]
     with closing(receiver.connection()) as sock:
         sock.sendall(associate_request(Verification))
@@ -364,21 +272,7 @@ def test_too_many_associations_are_told_to_come_back(receiver, monkeypatch):
     for one in socks:
         one.close()
     assert (answer[0], answer[7], answer[8], answer[9]) == (0x03, 2, 3, 2)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:  # their places come back
-        try:
-            assert receiver.still_works()
-            break
-        except Transient:
-            time.sleep(0.05)
-
-
-@contextmanager
-def association_to(receiver: Running, *, syntax: str = ExplicitVRLittleEndian):
-    peer = connect(receiver.address, [build_context(CTImageStorage, syntax)], calling_ae="TEST")
-    yield peer
-    if peer.is_established:
-        peer.release()
+    soon("a free place", lambda: answers(receiver))
 
 
 def test_how_an_association_ended_is_kept_for_assembly(receiver, tmp_path):
@@ -400,7 +294,7 @@ def test_no_patient_data_reaches_the_log(receiver, tmp_path, caplog):
     caplog.set_level("DEBUG", logger="dicomnode")
     path = ct_file(tmp_path, PatientName="SECRET^NAME", PatientID="SECRETID", AccessionNumber="SECRETACC")
     send([path], receiver.address, calling_ae="TEST")
-    raw_store(receiver, path.read_bytes()[dataset_offset(path) :][:400])
+    receiver.raw_store(path.read_bytes()[dataset_offset(path) :][:400])
     text = caplog.text + "".join(str(vars(record)) for record in caplog.records if record.name.startswith("dicomnode"))
     assert "association" in text
     assert "SECRET" not in text
@@ -432,3 +326,144 @@ def test_after_a_stop_nobody_listens(tmp_path):
     running.listener.stop()
     with pytest.raises(ConnectionRefusedError):
         running.connection()
+
+
+def answers(running: Running) -> bool:
+    """Whether there is a place for one more association."""
+    try:
+        return running.still_works()
+    except Transient:
+        return False
+
+
+INCOMPLETE = {
+    "no application context": {"without": ["application"]},
+    "no transfer syntax": {"syntaxes": []},
+    "even context number": {"context": 2},
+    "blank calling title": {"calling": ""},
+    "calling title that is no ASCII": {"calling": b"\xe9\xe8"},
+    "calling title with a line break": {"calling": "A\nB"},
+}
+
+
+@pytest.mark.parametrize("request_", INCOMPLETE.values(), ids=INCOMPLETE.keys())
+def test_a_request_that_cannot_be_answered_gives_its_place_back(tmp_path, monkeypatch, request_):
+    monkeypatch.setattr(listen, "MAX_ASSOCIATIONS", 2)
+    running = Running(tmp_path / "data")
+    for _ in range(3):
+        with closing(running.connection()) as sock:
+            sock.sendall(associate_request(CTImageStorage, **request_))
+            assert closed_by_peer(sock)
+    soon("a free place", lambda: answers(running))
+    running.listener.stop()
+
+
+@pytest.mark.parametrize("without", ["contexts", "user"])
+def test_a_request_that_asks_for_little_is_answered(receiver, without):
+    with closing(receiver.connection()) as sock:
+        sock.sendall(associate_request(CTImageStorage, without=[without]))
+        assert sock.recv(65536)[0] == 0x02
+
+
+def test_peers_that_leave_before_the_answer_give_their_place_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(listen, "MAX_ASSOCIATIONS", 3)
+    running = Running(tmp_path / "data")
+    for _ in range(12):
+        sock = running.connection()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close with a reset
+        sock.sendall(associate_request(Verification))
+        sock.close()
+    soon("a free place", lambda: answers(running))
+    running.listener.stop()
+
+
+def test_a_request_that_stops_half_way_keeps_nobody_else_waiting(receiver, monkeypatch):
+    monkeypatch.setattr(association, "REQUEST_SECONDS", 1.0)
+    begun = [receiver.connection() for _ in range(20)]
+    for sock in begun:
+        sock.sendall(associate_request(CTImageStorage)[:40])
+    assert receiver.still_works()
+    assert all(closed_by_peer(sock) for sock in begun)
+    for sock in begun:
+        sock.close()
+
+
+def test_command_and_data_set_may_come_in_one_pdu_or_in_pieces_of_any_size(receiver, tmp_path):
+    data = ct_bytes(tmp_path, sop_uid="1.2.3")
+    command = store_command()
+    together = pdata(value(command), value(data, control=0x02))
+    crumbs = b"".join(pdata(value(command[n : n + 3], control=0x01)) for n in range(0, len(command), 3))
+    crumbs += pdata(value(b"")) + pdata()
+    crumbs += b"".join(pdata(value(data[n : n + 997], control=0x00)) for n in range(0, len(data), 997))
+    crumbs += pdata(value(b"", control=0x02))
+    for message in (together, crumbs):
+        with closing(receiver.associated()) as sock:
+            sock.sendall(message)
+            assert status_of(sock.recv(65536)) == 0x0000
+    assert len(receiver.stored()) == 1
+
+
+def test_bytes_that_come_one_by_one_are_the_same_message(receiver):
+    with closing(receiver.associated(Verification)) as sock:
+        for byte in pdata(value(echo_command())):
+            sock.sendall(bytes([byte]))
+        assert status_of(sock.recv(65536)) == 0x0000
+
+
+def test_requests_sent_without_waiting_for_answers_are_all_answered_in_order(receiver, tmp_path):
+    messages = [
+        pdata(value(store_command(sop_uid=uid)), value(ct_bytes(tmp_path / uid, sop_uid=uid), control=0x02))
+        for uid in ("1.2.3.1", "1.2.3.2", "1.2.3.3")
+    ]
+    with closing(receiver.associated()) as sock:
+        sock.sendall(b"".join(messages) + struct.pack(">BBL4x", 0x05, 0, 4))
+        replies = b""
+        while part := sock.recv(65536):
+            replies += part
+            if replies.endswith(struct.pack(">BBL4x", 0x06, 0, 4)):
+                break
+    assert [f"1.2.3.{n}" for n in (1, 2, 3)] == sorted(receiver.stored())
+    positions = [replies.index(f"1.2.3.{n}".encode()) for n in (1, 2, 3)]
+    assert positions == sorted(positions)
+
+
+def test_a_store_request_without_data_set_ends_the_association(receiver):
+    with closing(receiver.associated()) as sock:
+        sock.sendall(pdata(value(store_command(dataset=0x0101))) + pdata(value(echo_command())))
+        assert closed_by_peer(sock)
+
+
+def test_a_store_request_of_another_class_than_negotiated_is_refused_and_the_association_goes_on(receiver, tmp_path):
+    data = ct_bytes(tmp_path)
+    with closing(receiver.associated()) as sock:
+        sock.sendall(pdata(value(store_command(sop_class=MRImageStorage))) + pdata(value(data, control=0x02)))
+        assert status_of(sock.recv(65536)) == 0xA900
+        sock.sendall(pdata(value(store_command())) + pdata(value(data, control=0x02)))
+        assert status_of(sock.recv(65536)) == 0x0000
+
+
+def test_sequences_nested_without_end_are_refused_and_the_association_goes_on(receiver, tmp_path):
+    nested = struct.pack("<HH2s2xL", 0x0008, 0x1140, b"SQ", 0xFFFFFFFF) + struct.pack(
+        "<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF
+    )
+    data = ct_bytes(tmp_path)
+    with closing(receiver.associated()) as sock:
+        for refused in (nested * 20_000, nested * 900):
+            parts = [refused[n : n + 100_000] for n in range(0, len(refused), 100_000)]
+            sock.sendall(pdata(value(store_command())) + b"".join(pdata(value(part, control=0x00)) for part in parts))
+            sock.sendall(pdata(value(b"", control=0x02)))
+            assert status_of(sock.recv(65536)) == 0xC000
+        sock.sendall(pdata(value(store_command())) + pdata(value(data, control=0x02)))
+        assert status_of(sock.recv(65536)) == 0x0000
+    assert list(receiver.stored()) == ["1.2.3"]
+
+
+def test_a_refusal_says_why_in_at_most_64_characters(receiver, tmp_path):
+    with closing(receiver.associated()) as sock:
+        data = ct_bytes(tmp_path)[:300]
+        sock.sendall(pdata(value(store_command())) + pdata(value(data, control=0x02)))
+        reply = sock.recv(65536)
+    position = reply.index(struct.pack("<HH", 0, 0x0902))
+    length = struct.unpack_from("<L", reply, position + 4)[0]
+    assert b"truncated" in reply[position + 8 : position + 8 + length]
+    assert length <= 64

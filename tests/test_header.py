@@ -13,7 +13,7 @@ from dicomnode.doctor import encode_sample
 from dicomnode.errors import Refused
 from dicomnode.header import KEYWORDS, read_instance
 from dicomnode.network.listen import TRANSFER_SYNTAXES
-from tests.test_association import ct_file
+from tests.receivers import ct_file
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

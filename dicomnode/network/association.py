@@ -134,13 +134,15 @@ class Connection:
     def serve(self, acceptor: Acceptor, contexts: Sequence[PresentationContext]) -> None:
         """Negotiate, then answer until the peer releases, aborts, misbehaves or vanishes."""
         self._wire.open()
+        request, peer = self._read_request()
         try:
-            peer, accepted = self._negotiate(acceptor, contexts)
+            acceptor.admit(peer)
         except Rejected as rejection:
             self._reject(rejection)
             raise
         ending = "lost"
         try:
+            accepted = self._accept(request, contexts)
             self._serve_messages(acceptor, peer, accepted)
             ending = "released"
         except PeerGone as gone:
@@ -164,9 +166,7 @@ class Connection:
 
     # -- negotiation ----------------------------------------------------------------------------------------
 
-    def _negotiate(
-        self, acceptor: Acceptor, contexts: Sequence[PresentationContext]
-    ) -> tuple[Peer, dict[int, PresentationContext]]:
+    def _read_request(self) -> tuple[A_ASSOCIATE, Peer]:
         pdu = self._wire.read(REQUEST_SECONDS, MAX_REQUEST_BYTES, first=True)
         if pdu.kind != ASSOCIATE_REQUEST:
             raise PeerError(f"the first PDU has type {pdu.kind:#04x}, not an association request")
@@ -177,11 +177,17 @@ class Connection:
             calling, called = primitive.calling_ae_title.strip(), primitive.called_ae_title.strip()
         except Exception as error:  # noqa: BLE001 - hostile bytes raise anything inside the decoder
             raise PeerError(f"association request cannot be decoded: {type(error).__name__}") from error
-        peer = Peer(association=self.name, address=self._address, calling_ae=calling, called_ae=called)
-        acceptor.admit(peer)
-        results, _ = negotiate_as_acceptor(primitive.presentation_context_definition_list, list(contexts))
-        self._wire.send(_accept(primitive, results))
-        return peer, {context.context_id: context for context in results if context.result == 0}
+        return primitive, Peer(association=self.name, address=self._address, calling_ae=calling, called_ae=called)
+
+    def _accept(self, request: A_ASSOCIATE, contexts: Sequence[PresentationContext]) -> dict[int, PresentationContext]:
+        """Send the answer; returns the accepted presentation contexts by their number."""
+        try:
+            results, _ = negotiate_as_acceptor(request.presentation_context_definition_list, list(contexts))
+            answer = _acceptance(request, results)
+        except Exception as error:  # noqa: BLE001 - a request that lacks what the standard demands shows only here
+            raise PeerError(f"association request cannot be answered: {type(error).__name__}") from error
+        self._wire.send(answer)
+        return {context.context_id: context for context in results if context.result == 0}
 
     def _reject(self, rejection: Rejected) -> None:
         primitive = A_ASSOCIATE()
@@ -301,7 +307,7 @@ def _store_request(command: Command, context: PresentationContext) -> StoreReque
     )
 
 
-def _accept(request: A_ASSOCIATE, results: list[PresentationContext]) -> bytes:
+def _acceptance(request: A_ASSOCIATE, results: list[PresentationContext]) -> bytes:
     """Encode the answer to an association request."""
     maximum = MaximumLengthNotification()
     maximum.maximum_length_received = MAX_PDU_BYTES

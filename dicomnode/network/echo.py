@@ -20,6 +20,8 @@ def echo(address: Address, *, calling_ae: str) -> float:
         if "Status" not in reply or reply.Status != 0x0000:
             raise Transient(f"{address} accepted the association but did not answer the C-ECHO")
         return time.monotonic() - start
+    except RuntimeError as error:  # pynetdicom: the association ended before the request
+        raise Transient(f"the association with {address} broke off") from error
     finally:
         if association.is_established:
             association.release()

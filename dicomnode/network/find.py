@@ -11,6 +11,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 from dicomnode.errors import Transient
 from dicomnode.network.send import Address, connect
 
+REPLY_SECONDS = 10  # for each answer: other studies wait meanwhile
 _PENDING = (0xFF00, 0xFF01)
 
 
@@ -27,16 +28,20 @@ def count_instances(address: Address, study_uid: str, *, calling_ae: str, withou
     query.NumberOfSeriesRelatedInstances = None
     model = StudyRootQueryRetrieveInformationModelFind
     association = connect(address, [build_context(model)], calling_ae=calling_ae)
+    association.dimse_timeout = REPLY_SECONDS
     counts: list[int | None] = []
     try:
         for status, identifier in association.send_c_find(query, model):
             if "Status" not in status:
+                association.abort()
                 raise Transient(f"{address} did not answer the C-FIND request")
             if status.Status in _PENDING and identifier is not None:
                 if identifier.get("SeriesInstanceUID") not in without:
                     counts.append(_count(identifier))
             elif status.Status != 0x0000:
                 raise Transient(f"{address} answered the C-FIND request with status {status.Status:04X}")
+    except RuntimeError as error:  # pynetdicom: the association ended before the request
+        raise Transient(f"the association with {address} broke off") from error
     finally:
         if association.is_established:
             association.release()
@@ -45,5 +50,8 @@ def count_instances(address: Address, study_uid: str, *, calling_ae: str, withou
 
 
 def _count(identifier: Dataset) -> int | None:
-    count = identifier.get("NumberOfSeriesRelatedInstances")
-    return int(count) if count not in (None, "") else None
+    try:
+        count = int(identifier.NumberOfSeriesRelatedInstances)
+    except (AttributeError, TypeError, ValueError, OverflowError):  # absent, empty, or not a number
+        return None
+    return count if count >= 0 else None

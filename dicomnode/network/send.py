@@ -53,13 +53,16 @@ def connect(address: Address, contexts: Sequence[PresentationContext], *, callin
     ae = AE(ae_title=calling_ae)
     ae.connection_timeout, ae.acse_timeout = CONNECT_SECONDS, ASSOCIATE_SECONDS
     ae.dimse_timeout = ae.network_timeout = REPLY_SECONDS
-    association = ae.associate(
-        address.host,
-        address.port,
-        contexts=list(contexts),
-        ae_title=address.ae_title,
-        evt_handlers=[(evt.EVT_CONN_OPEN, _no_delay)],
-    )
+    try:
+        association = ae.associate(
+            address.host,
+            address.port,
+            contexts=list(contexts),
+            ae_title=address.ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, _no_delay)],
+        )
+    except OSError as error:  # pynetdicom keeps to itself what goes wrong later, but not a name without an address
+        raise Transient(f"{address}: {error.strerror}", hint="check the host name and the name server") from error
     if association.is_established:
         return association
     if association.is_rejected:
@@ -81,31 +84,40 @@ def _no_delay(event: evt.Event) -> None:
 def send(
     paths: Iterable[Path], address: Address, *, calling_ae: str, progress: Callable[[Outcome], None] = lambda _: None
 ) -> list[Outcome]:
-    """Send files in their order; a file that is refused does not stop the others.
+    """Send files and return their outcomes in the same order; a file that is refused does not stop the others.
 
     Raises Transient if no association can be opened or it breaks off.
     """
-    files = [(path, _kind(path)) for path in paths]
-    kinds = list(dict.fromkeys(kind for _, kind in files))
-    outcomes = []
+    files, done = _look_into(paths)
+    for outcome in done.values():
+        progress(outcome)
+    kinds = list(dict.fromkeys(kind for _, kind in files.values()))
     for start in range(0, len(kinds), MAX_CONTEXTS):
         group = kinds[start : start + MAX_CONTEXTS]
         contexts = [build_context(sop_class, _syntaxes(syntax)) for sop_class, syntax in group]
         association = connect(address, contexts, calling_ae=calling_ae)
         try:
-            for path, kind in files:
+            for position, (path, kind) in files.items():
                 if kind in group:
-                    outcomes.append(_store(association, path, address))
-                    progress(outcomes[-1])
+                    done[position] = _store(association, path, address)
+                    progress(done[position])
         finally:
             if association.is_established:
                 association.release()
-    return outcomes
+    return [done[position] for position in sorted(done)]
 
 
-def _kind(path: Path) -> tuple[str, str]:
-    header = pydicom.dcmread(path, specific_tags=list(IDENTIFIERS), stop_before_pixels=True)
-    return str(header.SOPClassUID), str(header.file_meta.TransferSyntaxUID)
+def _look_into(paths: Iterable[Path]) -> tuple[dict[int, tuple[Path, tuple[str, str]]], dict[int, Outcome]]:
+    """By position: the files with their SOP class and transfer syntax, and the outcomes of those that have none."""
+    files, unusable = {}, {}
+    for position, path in enumerate(paths):
+        try:
+            header = pydicom.dcmread(path, specific_tags=list(IDENTIFIERS), stop_before_pixels=True)
+            files[position] = path, (str(header.SOPClassUID), str(header.file_meta.TransferSyntaxUID))
+        except Exception as error:  # noqa: BLE001 - a file that is no DICOM raises anything inside the parser
+            problem = f"cannot be read as a DICOM file: {type(error).__name__}"
+            unusable[position] = Outcome(path=path, sop_uid="", problem=problem)
+    return files, unusable
 
 
 def _syntaxes(syntax: str) -> list[str]:
