@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 #: Shared by all associations: a flush is a wait for the disk, not work.
 _flushers = ThreadPoolExecutor(max_workers=16, thread_name_prefix="flush")
+LOCKS = 1024  # copies of one instance share a lock; far more than associations, so that others rarely do
 FULL_CHECK_SECONDS = 0.2  # how old the answer to "is the disk full?" may be
 
 
@@ -48,6 +50,7 @@ class Receiver:
     def __init__(self, config: Receive, spool: Spool, ledger: Ledger) -> None:
         self._config, self._spool, self._ledger = config, spool, ledger
         self._full, self._full_checked = False, 0.0
+        self._locks = [threading.Lock() for _ in range(LOCKS)]
 
     def admit(self, peer: Peer) -> None:
         """Apply the AE title rules."""
@@ -69,7 +72,7 @@ class Receiver:
             )
         except (ValueError, TypeError) as error:
             raise Refused(Refused.CANNOT_UNDERSTAND, "SOP Instance UID is not a UID") from error
-        return _Arrival(part, self._ledger, peer, request)
+        return _Arrival(part, self._ledger, peer, request, self._locks[hash(request.sop_uid) % LOCKS])
 
     def ended(self, peer: Peer, ending: str) -> None:
         """Tell assembly how the association ended."""
@@ -86,8 +89,8 @@ class Receiver:
 class _Arrival:
     """One instance on its way in."""
 
-    def __init__(self, part: Part, ledger: Ledger, peer: Peer, request: StoreRequest) -> None:
-        self._part, self._ledger, self._peer, self._request = part, ledger, peer, request
+    def __init__(self, part: Part, ledger: Ledger, peer: Peer, request: StoreRequest, lock: threading.Lock) -> None:
+        self._part, self._ledger, self._peer, self._request, self._lock = part, ledger, peer, request, lock
 
     def write(self, data: memoryview) -> None:
         self._part.write(data)
@@ -97,6 +100,10 @@ class _Arrival:
         if (item.sop_uid, item.sop_class_uid) != (self._request.sop_uid, self._request.sop_class_uid):
             raise Refused(Refused.MISMATCH, "SOP class or instance differs from the C-STORE request")
         item = replace(item, path=self._part.keep(item.study_uid))
+        with self._lock:  # a copy on another association is not acknowledged before this one is durable
+            self._make_durable(item)
+
+    def _make_durable(self, item: Instance) -> None:
         # Bytes, name and ledger row go to the disk side by side: the wait is one flush long, not three.
         flushing = _flushers.submit(self._part.flush)
         try:

@@ -107,8 +107,14 @@ class Listener:
                 sock.close()
                 continue
             connection = Connection(sock, address=address[0], name=uuid.uuid4().hex)
+            thread = threading.Thread(target=self._serve, args=(connection, sock, address[0]), daemon=True)
             self._connections.add(connection)
-            threading.Thread(target=self._serve, args=(connection, sock, address[0]), daemon=True).start()
+            try:
+                thread.start()
+            except RuntimeError:  # the machine has no thread left: one connection less, not a listener less
+                logger.warning("cannot serve a connection", exc_info=True)
+                self._connections.discard(connection)
+                sock.close()
 
     def _serve(self, connection: Connection, sock: socket.socket, address: str) -> None:
         try:
