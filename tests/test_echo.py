@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from pynetdicom import build_context, evt
+from pynetdicom import AE, build_context, evt
 from pynetdicom.sop_class import CTImageStorage, Verification
 
 from dicomnode.errors import Transient
@@ -23,6 +23,17 @@ def test_a_peer_that_answers_is_timed():
 
 
 def test_a_peer_that_does_not_know_us_is_quoted():
+    with peer(VERIFICATION, known=["SOMEONE"]) as address, pytest.raises(Transient, match="Calling AE title not recog"):
+        echo(address, calling_ae="US")
+
+
+def test_a_rejection_that_comes_before_pynetdicom_waits_for_it_is_quoted_all_the_same(monkeypatch):
+    def associate(ae: AE, *arguments, evt_handlers, **options):
+        late = (evt.EVT_REQUESTED, lambda event: soon("the answer", lambda: event.assoc.dul.socket.socket is None))
+        return unhurried(ae, *arguments, evt_handlers=[*evt_handlers, late], **options)
+
+    unhurried = AE.associate
+    monkeypatch.setattr(AE, "associate", associate)
     with peer(VERIFICATION, known=["SOMEONE"]) as address, pytest.raises(Transient, match="Calling AE title not recog"):
         echo(address, calling_ae="US")
 

@@ -12,6 +12,7 @@ import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, _config, build_context, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.presentation import PresentationContext
 
 from dicomnode.errors import Transient
@@ -53,22 +54,22 @@ def connect(address: Address, contexts: Sequence[PresentationContext], *, callin
     ae = AE(ae_title=calling_ae)
     ae.connection_timeout, ae.acse_timeout = CONNECT_SECONDS, ASSOCIATE_SECONDS
     ae.dimse_timeout = ae.network_timeout = REPLY_SECONDS
+    rejections: list[A_ASSOCIATE_RJ] = []
     try:
         association = ae.associate(
             address.host,
             address.port,
             contexts=list(contexts),
             ae_title=address.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _no_delay)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, _no_delay), (evt.EVT_PDU_RECV, _keep_rejection, [rejections])],
         )
     except OSError as error:  # pynetdicom keeps to itself what goes wrong later, but not a name without an address
         raise Transient(f"{address}: {error.strerror}", hint="check the host name and the name server") from error
     if association.is_established:
         return association
-    if association.is_rejected:
-        answer = association.acceptor.primitive
+    if rejections:  # not `is_rejected`: pynetdicom misses an answer that comes before it waits for one
         raise Transient(
-            f"{address} rejected the association: {answer.reason_str}",
+            f"{address} rejected the association: {rejections[0].reason_str}",
             hint=f"does it know the calling AE title {calling_ae!r}, and is {address.ae_title!r} its own?",
         )
     if association.acceptor.primitive is not None:
@@ -79,6 +80,11 @@ def connect(address: Address, contexts: Sequence[PresentationContext], *, callin
 def _no_delay(event: evt.Event) -> None:
     """Nagle's algorithm and delayed acknowledgements would cost 40 ms for each image."""
     event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _keep_rejection(event: evt.Event, rejections: list[A_ASSOCIATE_RJ]) -> None:
+    if isinstance(event.pdu, A_ASSOCIATE_RJ):
+        rejections.append(event.pdu)
 
 
 def send(
