@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from dicomnode import config as configuration
 from dicomnode.errors import NodeError
+from inference import evaluation, training
 
 if TYPE_CHECKING:
     from dicomnode.config import Config
     from dicomnode.network.send import Address
 
-# Commands import what they need themselves: `dicomnode echo` must not wait for torch and highdicom.
+# Commands import what they need themselves: `dicomnode echo` must not wait for torch and highdicom. Of training and
+# evaluation, only the names of their tasks are imported here.
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,17 +38,23 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", envvar="DICOMNODE_CONFIG", help="TOML file; see config/dicomnode.toml.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto is a GPU if there is one.")]
 Calling = Annotated[str, typer.Option("--calling", help="Our AE title as the peer sees it.")]
+Data = Annotated[
+    str | None,
+    typer.Option(metavar="NAME:PLACE", help="Labelled data instead of the configured phantoms: rsna2022:FOLDER, ..."),
+]
 
 
 def main() -> None:
     """Entry point: turn the errors that people are meant to read into one line on stderr."""
+    from inference.datasets.labelled import UnusableData
     from inference.pipeline import UnknownPipeline
     from inference.weights import UntrustedWeights
 
     try:
         app()
-    except (NodeError, UnknownPipeline, UntrustedWeights) as error:
+    except (NodeError, UnknownPipeline, UntrustedWeights, UnusableData) as error:
         print(f"dicomnode: {error}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # the reader of our output has seen enough
@@ -220,43 +229,75 @@ def phantom(
     count: Annotated[int, typer.Option(min=1)] = 1,
     seed: Annotated[int, typer.Option(min=0, help="950000 to 999999 were never used for training.")] = 950_000,
     profile: Annotated[str, typer.Option(help="easy, standard or hard")] = "standard",
-    truth: Annotated[bool, typer.Option("--truth", help="Also OUT/truth/<study>.json with what was planted.")] = False,
+    truth: Annotated[
+        bool, typer.Option("--truth", help="Also what was planted: OUT/truth/<study>.json and label maps as NIfTI.")
+    ] = False,
 ) -> None:
-    """Make synthetic studies, marked as such in their headers."""
-    if kind != "cervical-ct":
-        raise typer.BadParameter(f"unknown kind {kind!r}, there is cervical-ct")
+    """Make synthetic studies, marked as such in their headers: OUT/<study>/*.dcm for seeds SEED, SEED + 1, ..."""
+    from inference.phantom.specification import FIRST_RESERVED_SEED, PROFILES
     from inference.phantom.studies import write_studies
 
-    write_studies(out, count=count, seed=seed, profile=profile, truth=truth, progress=_note)
+    if kind != "cervical-ct":
+        raise typer.BadParameter(f"unknown kind {kind!r}, there is cervical-ct", param_hint="KIND")
+    if profile not in PROFILES:
+        raise typer.BadParameter(f"{profile!r} is none of {', '.join(PROFILES)}", param_hint="--profile")
+    if seed + count > FIRST_RESERVED_SEED:
+        raise typer.BadParameter(
+            f"seeds from {FIRST_RESERVED_SEED} are reserved for independent evaluation", param_hint="--seed"
+        )
+    try:
+        write_studies(out, count=count, seed=seed, profile=profile, truth=truth, progress=_note)
+    except OSError as error:
+        raise NodeError(f"the phantoms could not be written to {out}: {error}") from error
     console.print(f"{count} study(ies) in {out}")
 
 
 @app.command()
 def train(
-    task: Annotated[str, typer.Argument(help="cervical-ct-fracture")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for weights, manifest and model card.")],
+    task: Annotated[str, typer.Argument(help=", ".join(training.TASKS))],
+    out: Annotated[Path, typer.Option("--out", help="Folder for weights, manifest, model card and checkpoints.")],
+    data: Data = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder for rendered phantoms, some GB; default OUT/phantoms.")
+        Path | None, typer.Option(help="Folder that keeps the cases, about 25 MB each; default OUT/cases.")
     ] = None,
+    device: Device = "auto",
 ) -> None:
-    """Train a pipeline's models on phantoms, with the settings of config/training/."""
+    """Train a pipeline's models with the settings of config/training/; if interrupted, it goes on when run again."""
+    _known_task(task, training.TASKS)
     _log_to_stderr()
-    from inference import training
-
-    training.run(task, config_dir=configuration.CONFIG_DIR, out=out, cache=cache)
+    training.run(task, config_dir=configuration.CONFIG_DIR, out=out, data=data, cache=cache, device=_usable(device))
 
 
 @app.command()
 def evaluate(
-    task: Annotated[str, typer.Argument(help="cervical-ct-fracture")],
-    cache: Annotated[Path, typer.Option(help="Folder for rendered phantoms, some GB; can be that of training.")],
+    what: Annotated[str, typer.Argument(help=f"{', '.join(evaluation.TASKS)}; {', '.join(evaluation.PROTOCOLS)}")],
+    cache: Annotated[
+        Path, typer.Option(help="Folder that keeps the cases, about 25 MB each; can be that of training.")
+    ],
+    data: Data = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the tables.")] = Path("docs/results"),
+    device: Device = "auto",
 ) -> None:
-    """Measure a pipeline on phantoms that its models never saw."""
+    """Measure the model of a task on cases that it never saw, or repeat a paper's experiment with its trainings."""
+    _known_task(what, (*evaluation.TASKS, *evaluation.PROTOCOLS))
     _log_to_stderr()
-    from inference import evaluation
+    run = evaluation.run if what in evaluation.TASKS else evaluation.run_protocol
+    run(what, config_dir=configuration.CONFIG_DIR, out=out, data=data, cache=cache, device=_usable(device))
 
-    evaluation.run(task, config_dir=configuration.CONFIG_DIR, out=out, cache=cache)
+
+def _usable(device: str) -> str:
+    from inference import engine
+
+    try:
+        engine.choose_device(device)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return device
+
+
+def _known_task(task: str, tasks: Collection[str]) -> None:
+    if task not in tasks:
+        raise typer.BadParameter(f"unknown task {task!r}, there is {', '.join(tasks)}")
 
 
 def _address(text: str) -> Address:

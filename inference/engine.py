@@ -5,6 +5,7 @@ Knows nothing about images. bfloat16 moves the logits of compact networks; they 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -22,6 +23,11 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f'device "{name}": this machine has {torch.cuda.device_count()} GPU(s); use "auto" or "cpu"')
     return device
+
+
+def loader_processes(device: torch.device) -> int:
+    """How many processes prepare training images: a GPU has to be fed; a CPU is better left to the network."""
+    return min(os.cpu_count() or 1, 12) if device.type == "cuda" else 0
 
 
 def in_batches(

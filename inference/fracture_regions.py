@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -55,21 +54,24 @@ class Region:
     #: The slice with the highest probability.
     key_slice: int
 
+    def inside_of(self, box: tuple[slice, slice, slice], inside: np.ndarray) -> float:
+        """The share of the region that lies in a mask, which is given by its box."""
+        low = [max(a, side.start) for a, side in zip(self.box[0], box, strict=True)]
+        high = [min(b, side.stop) for b, side in zip(self.box[1], box, strict=True)]
+        if any(a >= b for a, b in zip(low, high, strict=True)):
+            return 0.0
+        mine = tuple(slice(a - start, b - start) for a, b, start in zip(low, high, self.box[0], strict=True))
+        other = tuple(slice(a - side.start, b - side.start) for a, b, side in zip(low, high, box, strict=True))
+        return float((self.inside[mine] & inside[other]).sum() / self.inside.sum())
 
-class SliceScores(Protocol):
-    """What a finding takes from the probabilities, in the orientation of the scene."""
 
-    @property
-    def slices(self) -> np.ndarray:
-        """Calibrated."""
+@dataclass(frozen=True)
+class Answer:
+    """How probable a finding is: calibrated, as it left the network, and the standard deviation over the views."""
 
-    @property
-    def raw_slices(self) -> np.ndarray:
-        """As they left the network."""
-
-    @property
-    def slice_spread(self) -> np.ndarray:
-        """Standard deviation."""
+    probability: float
+    raw: float
+    spread: float
 
 
 @dataclass(frozen=True)
@@ -81,19 +83,20 @@ class Shown:
     number: int
     code: Code
     site: Code
+    level: str | None = None
 
-    def finding(self, voxel_mm3: float, scores: SliceScores) -> Finding:
-        """The finding; its probability is that of its most suspicious slice."""
+    def finding(self, voxel_mm3: float, answer: Answer) -> Finding:
+        """The finding with its probability."""
         key = self.region.key_slice
         volume = float(self.region.inside.sum()) * voxel_mm3 / 1000
         return Finding(
             tracking_id=f"fracture-{self.number}",
             code=self.code,
             site=self.site,
-            level=None,
-            probability=float(scores.slices[key]),
-            raw_probability=float(scores.raw_slices[key]),
-            uncertainty=float(scores.slice_spread[key]),
+            level=self.level,
+            probability=answer.probability,
+            raw_probability=answer.raw,
+            uncertainty=answer.spread,
             box=self.axial.box_back(self.region.box),
             key_slice=len(self.axial.array) - 1 - key if 0 in self.axial.flipped else key,
             measurements=(Measurement(name=VOLUME, value=round(volume, 3), unit="cm3"),),
@@ -101,18 +104,28 @@ class Shown:
 
     def mask(self, shape: tuple[int, ...]) -> Mask:
         """The segment that belongs to the finding."""
-        array = np.zeros(shape, bool)
-        (s0, r0, c0), (s1, r1, c1) = self.axial.box_back(self.region.box)
-        array[s0:s1, r0:r1, c0:c1] = np.flip(self.region.inside, self.axial.flipped)
-        label = f"Suspected fracture {self.number}"
-        return Mask(label=label, array=array, kind=self.code, tracking_id=f"fracture-{self.number}")
+        where = f"{self.level} suspected fracture" if self.level else "Suspected fracture"
+        return Mask(
+            label=f"{where} {self.number}",
+            array=in_volume(self.region.box, self.region.inside, self.axial, shape),
+            kind=self.code,
+            tracking_id=f"fracture-{self.number}",
+        )
+
+
+def in_volume(box: tuple[Voxel, Voxel], inside: np.ndarray, axial: Axial, shape: tuple[int, ...]) -> np.ndarray:
+    """A mask in a box of the oriented volume as a mask of the original one."""
+    array = np.zeros(shape, bool)
+    (s0, r0, c0), (s1, r1, c1) = axial.box_back(box)
+    array[s0:s1, r0:r1, c0:c1] = np.flip(inside, axial.flipped)
+    return array
 
 
 def find(
     net: ResNet, scene: Scene, suspicious: np.ndarray, probability: np.ndarray, settings: Settings
 ) -> tuple[Region, ...]:
     """Regions in the suspicious slices, most probable first, never none."""
-    hot = _hot(net, scene, suspicious, settings)
+    hot = suspicious_places(net, scene, suspicious, settings)
     if not hot.any():  # no gradient at all: show the whole crop of the most suspicious slice
         most = suspicious[np.argmax(probability[suspicious])]
         hot[most] = scene.crop.put_back(torch.ones(1, 1, 1))[0].numpy() > 0
@@ -124,6 +137,19 @@ def find(
     return tuple(ranked[: settings.max_findings])
 
 
+def in_vertebra(
+    hot: np.ndarray, box: tuple[slice, slice, slice], inside: np.ndarray, probability: np.ndarray
+) -> Region:
+    """The hot places in the outline of a vertebra; the whole vertebra where there are none."""
+    both = hot[box] & inside
+    chosen = both if both.any() else inside
+    (span,) = ndimage.find_objects(chosen.astype(np.uint8))
+    there = tuple(
+        slice(outer.start + inner.start, outer.start + inner.stop) for outer, inner in zip(box, span, strict=True)
+    )
+    return _region((there[0], there[1], there[2]), chosen[span], probability)
+
+
 def hot_places(maps: torch.Tensor, bone: np.ndarray, share: float) -> np.ndarray:
     """Where the map reaches a share of its slice's maximum, on bone if there is any; (slices, rows, columns)."""
     highest = maps.amax((1, 2), keepdim=True)
@@ -133,7 +159,8 @@ def hot_places(maps: torch.Tensor, bone: np.ndarray, share: float) -> np.ndarray
     return np.asarray(np.where(on_bone.any((1, 2), keepdims=True), on_bone, hot))
 
 
-def _hot(net: ResNet, scene: Scene, suspicious: np.ndarray, settings: Settings) -> np.ndarray:
+def suspicious_places(net: ResNet, scene: Scene, suspicious: np.ndarray, settings: Settings) -> np.ndarray:
+    """Where on bone the network looks in the suspicious slices: bool, in the shape of the scene's volume."""
     maps = grad_cam(net, net.layer4, images(scene.hu[torch.from_numpy(suspicious)]))
     full = scene.crop.put_back(maps)
     reach = max(round(settings.bone_margin_mm / scene.pixel_mm), 1)

@@ -129,6 +129,9 @@ def decode_pixels(dataset: Dataset, path: Path) -> np.ndarray:
     """Stored pixel values, (frames, rows, columns), float32."""
     if int(dataset.get("SamplesPerPixel", 1)) != 1:
         raise UnusableSeries(f"image {dataset.SOPInstanceUID} is in colour: not a CT or MR slice")
+    if str(dataset.get("PhotometricInterpretation", "")).startswith(("RGB", "YBR")):
+        # One sample per pixel is grey; over a declared colour in JPEG 2000, GDCM ends the whole process.
+        dataset.PhotometricInterpretation = "MONOCHROME2"
     try:
         pixels = pixel_array(dataset)
     except RuntimeError:
@@ -166,7 +169,7 @@ def _plane(dataset: Dataset, index: int | None) -> _Plane:
         raise UnusableSeries(f"image {dataset.SOPInstanceUID}: Image Orientation is not two perpendicular unit vectors")
     if spacing.min() <= 0:
         raise UnusableSeries(f"image {dataset.SOPInstanceUID}: Pixel Spacing is not positive")
-    slope, intercept = next((_rescale(group) for group in groups if "RescaleSlope" in group), _rescale(groups[0]))
+    slope, intercept = next((_rescale(group) for group in groups if "RescaleSlope" in group), _rescale(dataset))
     if not np.isfinite([slope, intercept]).all() or slope == 0:
         raise UnusableSeries(f"image {dataset.SOPInstanceUID}: Rescale Slope {slope} and Intercept {intercept}")
     geometry = (

@@ -38,7 +38,7 @@ from sr.overlay import save_png
 OUT = Path(__file__).resolve().parent.parent / "demo-output"
 #: Of the phantom: in the range that training never sees, and one whose fracture the model finds. The model card says
 #: how often it does not.
-SEED = 950_001
+SEED = 950_092
 START_SECONDS, ANSWER_SECONDS = 60, 900
 FINAL = ("done", "not_applicable", "failed")
 
@@ -199,15 +199,15 @@ def show(document: report.Document, truth: Mapping[str, Any] | None) -> None:
     if truth is None:
         return
     found = [finding for analysis in document["analyses"] for finding in analysis["findings"]]
-    table = Table("planted", "level", "site", "centre (LPS mm)", "reported nearby", title="truth", box=box.SIMPLE)
+    table = Table("planted", "level", "mechanism", "centre (LPS mm)", "reported nearby", title="truth", box=box.SIMPLE)
     for number, fracture in enumerate(truth["fractures"], start=1):
         if fracture["box_mm"] is None:  # too thin for any voxel to show it
-            table.add_row(f"fracture {number}", fracture["level"], fracture["site"], "in no voxel", "")
+            table.add_row(f"fracture {number}", fracture["level"], fracture["mechanism"], "in no voxel", "")
             continue
         centre = np.mean(fracture["box_mm"], axis=0)
         near = [f"finding {i}, {distance(f, centre):.0f} mm off" for i, f in enumerate(found, 1) if covers(f, centre)]
         place = " ".join(f"{x:.0f}" for x in centre)
-        row = (f"fracture {number}", fracture["level"], fracture["site"], place, ", ".join(near) or "nothing")
+        row = (f"fracture {number}", fracture["level"], fracture["mechanism"], place, ", ".join(near) or "nothing")
         table.add_row(*map(escape, row))
     console.print(table)
 

@@ -1,41 +1,48 @@
-"""Training cases without rendering: a block of bone in every slice, with a dark gap through it where it is broken."""
+"""Cases on disk without rendering: a block of bone in every slice, with a dark gap through it where it is broken."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 
-from inference.phantom.specification import GENERATOR_VERSION
-from inference.training.phantom_cases import Case
+from inference.datasets.phantom import open_dataset
+from inference.datasets.store import Case, prepare
+from inference.preprocess.crop import case_crop
 
 AMBIGUOUS_MM2 = 1.0  # less than what counts as positive
+SPACING = (1.0, 0.7, 0.7)  # mm
 
 
-def case_folder(cache: Path, *, profile: str = "standard", size: int = 64) -> Path:
-    """Return where `phantom_cases.prepare` looks for its files."""
-    folder = cache / f"cervical-ct-v{GENERATOR_VERSION}-{profile}-{size}"
+def write_case(
+    cache: Path, number: int, *, fractured: bool, slices: int = 16, size: int = 64, patient: str | None = None
+) -> Case:
+    """Write the phantom of a seed where `prepare` looks for it; the slice above the gap shows a trace of it."""
+    text = f"phantom:standard@{number}+1"
+    (name,) = open_dataset(text.partition(":")[2]).names
+    folder = cache / "phantom" / name
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def write_case(folder: Path, seed: int, *, fractured: bool, slices: int = 16, size: int = 64) -> Case:
-    """Write one case in the format of the cache; the slice above the gap shows a trace of it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(number)
     hu = rng.normal(40, 20, (slices, size, size))
     low, high = size // 4, size * 3 // 4
     hu[:, low:high, low:high] += 700
-    mask = np.zeros(hu.shape, bool)
-    area = np.zeros(slices)
+    gap, area = np.zeros(hu.shape, bool), np.zeros(slices)
     if fractured:
         first, row = slices // 4 + int(rng.integers(2)), size // 2 + int(rng.integers(-4, 4))
-        mask[first : first + 3, row : row + 5, low:high] = True
-        hu[mask] = -200
-        area = mask.sum((1, 2)) * 0.5
+        gap[first : first + 3, row : row + 5, low:high] = True
+        hu[gap] = -200
+        area = gap.sum((1, 2)) * SPACING[1] * SPACING[2]
         area[first + 3] = AMBIGUOUS_MM2
-    hu_file, mask_file = folder / f"{seed}-hu.npy", folder / f"{seed}-mask.npy"
-    np.save(hu_file, hu.round().astype(np.int16))
-    np.save(mask_file, np.packbits(mask, axis=2))
-    truth = {"seed": seed, "fractured": fractured, "area_mm2": area.tolist()}
-    (folder / f"{seed}.json").write_text(json.dumps(truth))
-    return Case(seed=seed, fractured=fractured, area=area, hu_file=hu_file, mask_file=mask_file)
+    crop = case_crop(hu)
+    assert crop is not None
+    np.save(folder / "hu.npy", hu.round().astype(np.int16))
+    np.save(folder / "fractures.npy", gap)
+    square = {"top": crop.top, "left": crop.left, "side": crop.side, "image": crop.image}
+    record = {"name": name, "patient": patient or name, "spacing": SPACING, "crop": square, "fractured": fractured}
+    record |= {"levels": None, "area": area.tolist(), "source": "tests", "licence": "Apache-2.0"}
+    (folder / "case.json").write_text(json.dumps(record))
+    (case,) = prepare(text, cache=cache, progress=silent)
+    return case
+
+
+def silent(text: str) -> None:
+    """Take progress and keep it to itself."""

@@ -13,6 +13,7 @@ from pydicom import Dataset
 from inference import weights
 from inference.nets.resnet import ResNet
 from inference.nets.sequence import SliceSequence
+from inference.novelty import Novelty
 from inference.volume import Volume
 
 NAME = "cervical-ct-fracture"
@@ -62,6 +63,8 @@ def manifest(**changes: Any) -> dict[str, Any]:
             {"name": "balanced", "threshold": 0.5, "slice_threshold": 0.5},
             {"name": "screen", "threshold": 0.1, "slice_threshold": 0.2},
         ],
+        "content": {},
+        "novelty": {"threshold": 1e6},
     }
     return values | changes
 
@@ -73,7 +76,7 @@ def networks(*, case_bias: float = 0.0, slice_bias: float = 0.0) -> Mapping[str,
     with torch.no_grad():
         sequence.case_head.bias.fill_(case_bias)
         sequence.slice_head.bias.fill_(slice_bias)
-    return {"slices": slices, "sequence": sequence}
+    return {"slices": slices, "sequence": sequence, "novelty": Novelty(features=64 * WIDTH)}
 
 
 def write_model(folder: Path, *, nets: Mapping[str, torch.nn.Module] | None = None, **changes: Any) -> str:
@@ -101,8 +104,9 @@ def bare_headers(count: int, *, modality: str = "CT") -> tuple[Dataset, ...]:
 
 
 def neck_volume(*, slices: int = 12, spacing: tuple[float, float, float] = (2.0, 0.7, 0.7), **changes: Any) -> Volume:
-    """Return soft tissue with a leaning column of bone that is different in every slice."""
+    """Return soft tissue in air with a leaning column of bone that is different in every slice."""
     array = np.full((slices, 48, 56), 40, np.float32)
+    array[:, :4] = -1000
     for index in range(slices):
         array[index, 14 + index % 5 : 34, 18:38] = 500 + 20 * index
     affine = np.zeros((4, 4))

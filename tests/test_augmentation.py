@@ -11,8 +11,8 @@ SIZE = 64
 
 def batch(count: int = 32, *, value: float = 1000) -> tuple[torch.Tensor, torch.Tensor]:
     """Return images with a bright bar left of the middle, and masks of the same bar."""
-    masks = torch.zeros(count, SIZE, SIZE)
-    masks[:, 24:40, 14:26] = 1
+    masks = torch.zeros(count, 1, SIZE, SIZE)
+    masks[:, :, 24:40, 14:26] = 1
     return torch.where(masks > 0, value, 0.0), masks
 
 
@@ -21,7 +21,7 @@ def seeded(seed: int = 1) -> torch.Generator:
 
 
 def centre(mask: torch.Tensor) -> torch.Tensor:
-    return torch.stack([(mask > 0.5).nonzero().float().mean(0)])[0]
+    return (mask[0] > 0.5).nonzero().float().mean(0)
 
 
 def test_the_same_generator_gives_the_same_images_and_another_gives_others():
@@ -35,6 +35,15 @@ def test_the_image_moves_with_its_mask():
     for image, mask in zip(moved, masks, strict=True):
         bright = image > 500
         assert (bright != (mask > 0.5)).float().mean() < 0.02
+
+
+def test_neighbouring_slices_and_several_masks_of_one_image_move_alike():
+    hu, masks = batch(8)
+    moved, both = augment(hu.expand(-1, 3, -1, -1), masks.expand(-1, 2, -1, -1), seeded())
+    assert moved.shape == (8, 3, SIZE, SIZE)
+    assert torch.equal(both[:, 0], both[:, 1])
+    bright = moved > 500
+    assert (bright != (both[:, :1] > 0.5)).float().mean() < 0.02
 
 
 def test_each_image_moves_by_itself():
@@ -58,23 +67,23 @@ def test_masks_stay_between_0_and_1():
     _, masks = augment(*batch(), seeded())
     assert masks.min() >= 0
     assert masks.max() <= 1
-    sizes = masks.sum((1, 2)) / batch()[1].sum((1, 2))
+    sizes = masks.sum((1, 2, 3)) / batch()[1].sum((1, 2, 3))
     assert sizes.min() > 0.6  # seen from 1.2 times as far
     assert sizes.max() < 1.5
 
 
 def test_what_comes_in_from_outside_is_black():
-    hu = torch.zeros(64, SIZE, SIZE)
+    hu = torch.zeros(64, 1, SIZE, SIZE)
     moved, _ = augment(hu, torch.zeros_like(hu), seeded())
-    lowest = moved.amin((1, 2))
+    lowest = moved.amin((1, 2, 3))
     assert (lowest < PAD_HU * (1 - HU_GAIN) + HU_OFFSET).any()  # some image shows a black corner
-    assert moved[:, 24:40, 24:40].mean((1, 2)).abs().max() < HU_OFFSET + 8  # and none a black middle
+    assert moved[:, :, 24:40, 24:40].mean((1, 2, 3)).abs().max() < HU_OFFSET + 8  # and none a black middle
 
 
 def test_brightness_changes_within_its_limits():
-    hu = torch.full((100, SIZE, SIZE), 1000.0)
+    hu = torch.full((100, 1, SIZE, SIZE), 1000.0)
     moved, _ = augment(hu, torch.zeros_like(hu), seeded())
-    middle = moved[:, 24:40, 24:40].mean((1, 2))
+    middle = moved[:, :, 24:40, 24:40].mean((1, 2, 3))
     assert middle.max() < 1000 * (1 + HU_GAIN) + HU_OFFSET + 8
     assert middle.min() > 1000 * (1 - HU_GAIN) - HU_OFFSET - 8
     assert middle.std() > 10

@@ -54,6 +54,17 @@ def test_no_process_but_a_working_worker_pays_for_torch(module):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+def test_a_machine_that_only_trains_needs_torch_torchvision_numpy_and_scipy():
+    files = [path for package in ("nets", "training") for path in (ROOT / "inference" / package).glob("*.py")]
+    files += [ROOT / "inference" / "datasets" / f"{name}.py" for name in ("store", "phantom")]
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
+    others = {"pydicom", "matplotlib", "SimpleITK", "captum", "torchmetrics", "safetensors", "dicomnode"}
+    code = f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)\n"
+    code += f"print(*({others} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_the_receiver_starts_without_highdicom():
     code = "import sys, dicomnode.receive; sys.exit('highdicom' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from dicomnode.config import CONFIG_DIR
 from dicomnode.network.archive import Archive
 from dicomnode.network.listen import Listener
 from inference.phantom.studies import write_studies
@@ -40,7 +41,17 @@ def test_every_command_explains_itself(command):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nonsense"], ["send", "x"], ["process", "x"], ["echo", "no-address"], ["status", "-x"]]
+    "arguments",
+    [
+        ["nonsense"],
+        ["send", "x"],
+        ["process", "x"],
+        ["echo", "no-address"],
+        ["status", "-x"],
+        ["train", "knee", "--out", "out"],
+        ["train", "cervical-ct-fracture", "--out", "out", "--device", "tpu"],
+        ["evaluate", "knee", "--cache", "cases"],
+    ],
 )
 def test_wrong_usage_ends_with_2(arguments):
     done = run(*arguments)
@@ -58,6 +69,13 @@ def test_wrong_usage_ends_with_2(arguments):
         (["status", "--config", "/no/such.toml"], "/no/such.toml: No such file"),
         (["status"], "no node has run on"),
         (["serve", "--config", "/no/such.toml"], "/no/such.toml: No such file"),
+        (["train", "cervical-ct-fracture", "--out", "out", "--data", "nonsense"], "'nonsense': write NAME:PLACE"),
+        (
+            ["train", "cervical-ct-fracture", "--out", "out", "--data", "rsna2022:/no/such"],
+            "/no/such/train.csv: cannot",
+        ),
+        (["evaluate", "cervical-ct-fracture", "--cache", "cases", "--data", "phantom:odd@0+1"], "PROFILE one of easy"),
+        (["evaluate", "salehinejad2021", "--cache", "cases", "--data", "phantom:odd@0+1"], "PROFILE one of easy"),
     ],
 )
 def test_an_error_is_one_line_that_says_what_to_do_and_ends_with_1(tmp_path, arguments, message):
@@ -68,7 +86,12 @@ def test_an_error_is_one_line_that_says_what_to_do_and_ends_with_1(tmp_path, arg
 
 
 def test_process_answers_a_phantom_with_the_same_document_that_status_gives(tmp_path):
-    [study] = write_studies(tmp_path / "in", count=1, seed=950_001, profile="standard", truth=False, positive=True)
+    manifest = json.loads((CONFIG_DIR / "models" / "cervical-ct-fracture" / "manifest.json").read_text())
+    name = next(
+        reference["case"] for reference in manifest["references"] if reference["fractured"]
+    )  # the model finds it
+    _, profile, seed = name.rsplit("-", 2)
+    [study] = write_studies(tmp_path / "in", count=1, seed=int(seed), profile=profile, truth=False)
     done = run("process", study, "--out", tmp_path / "out", "--json")
     assert done.returncode == 0, done.stderr
     [document] = json.loads(done.stdout)["studies"]
@@ -76,12 +99,15 @@ def test_process_answers_a_phantom_with_the_same_document_that_status_gives(tmp_
     assert {s["pipeline"] for s in document["series"]} == {"cervical-ct-fracture", None}
     [analysis] = document["analyses"]
     assert analysis["scores"]["case"] >= analysis["scores"]["threshold"]
-    assert len(analysis["scores"]["slices"]) == 144
-    [finding] = analysis["findings"]
-    assert finding["code"] == {"scheme": "SCT", "value": "72704001", "meaning": "Fracture"}
-    low, high = finding["box_mm"]
-    assert all(a < b for a, b in zip(low, high, strict=True))
-    assert [r["kind"] for r in document["results"]] == ["SEG", "SR", "SC"]
+    [chosen] = [s["series_uid"] for s in document["series"] if s["pipeline"]]
+    series = [pydicom.dcmread(path, specific_tags=["SeriesInstanceUID"]).SeriesInstanceUID for path in study.iterdir()]
+    assert len(analysis["scores"]["slices"]) == series.count(chosen)
+    assert analysis["findings"]
+    for finding in analysis["findings"]:
+        assert finding["code"] == {"scheme": "SCT", "value": "72704001", "meaning": "Fracture"}
+        low, high = finding["box_mm"]
+        assert all(a < b for a, b in zip(low, high, strict=True))
+    assert [r["kind"] for r in document["results"]] == ["SEG", "SR", *["SC"] * len(analysis["findings"])]
     assert all(pydicom.dcmread(r["path"]).SOPInstanceUID == r["sop_uid"] for r in document["results"])
     again = json.loads(run("process", study, "--out", tmp_path / "again", "--json").stdout)
     assert [r["sop_uid"] for r in again["studies"][0]["results"]] == [r["sop_uid"] for r in document["results"]]
@@ -206,8 +232,10 @@ def test_doctor_says_that_a_destination_does_not_answer(tmp_path):
 def test_phantom_writes_studies_and_their_truth_beside_them(tmp_path):
     done = run("phantom", "cervical-ct", "--out", tmp_path, "--seed", "950000", "--truth")
     assert done.returncode == 0
-    [truth] = (tmp_path / "truth").iterdir()
+    [truth] = (tmp_path / "truth").glob("*.json")
     assert (tmp_path / truth.stem).is_dir()
+    maps = {f"{truth.stem}.vertebrae.nii.gz", f"{truth.stem}.fractures.nii.gz"}
+    assert {path.name for path in (tmp_path / "truth").iterdir()} == {truth.name} | maps
     assert run("phantom", "knee", "--out", tmp_path).returncode == 2
 
 

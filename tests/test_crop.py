@@ -20,7 +20,7 @@ def plane(
 
 
 def crop(**changes: object) -> Crop:
-    return Crop(**{"top": 10, "left": 20, "side": 32, "image": SIZE, "size": 32} | changes)  # type: ignore[arg-type]
+    return Crop(**{"top": 10, "left": 20, "side": 32, "image": SIZE} | changes)  # type: ignore[arg-type]
 
 
 def best_threshold(values: np.ndarray) -> float:
@@ -75,33 +75,25 @@ def test_bone_at_the_edge_of_the_image_is_found():
 
 
 def test_the_crop_of_a_case_is_a_square_with_five_percent_margin_on_the_longer_side():
-    found = case_crop(np.stack([plane()] * 3), 48)
+    found = case_crop(np.stack([plane()] * 3))
     assert found is not None
     assert found.side == 33  # 30 columns and twice 1.5
     assert (found.top, found.left) == (round(30 - 16.5), round(45 - 16.5))
-    assert (found.image, found.size) == (SIZE, 48)
+    assert found.image == SIZE
 
 
 def test_the_crop_of_a_case_is_the_median_of_its_slices_and_ignores_a_jaw_and_empty_slices():
     usual = [plane() for _ in range(5)]
     odd = [plane(box=(0, 0, 60, 80)), plane(box=None)]
-    assert case_crop(np.stack(usual + odd), 48) == case_crop(np.stack(usual), 48)
-
-
-def test_a_larger_share_to_cover_gives_a_larger_crop():
-    hu = np.stack([plane(), plane(), plane(box=(10, 20, 50, 70))])
-    half, everything = case_crop(hu, 48), case_crop(hu, 48, cover=1.0)
-    assert half is not None
-    assert everything is not None
-    assert (half.side, everything.side) == (33, 55)
+    assert case_crop(np.stack(usual + odd)) == case_crop(np.stack(usual))
 
 
 def test_a_case_without_bone_has_no_crop():
-    assert case_crop(np.stack([plane(box=None)] * 2), 48) is None
+    assert case_crop(np.stack([plane(box=None)] * 2)) is None
 
 
 def test_each_slice_has_its_own_crop_in_the_manner_of_the_paper():
-    first, nothing, last = slice_crops(np.stack([plane(), plane(box=None), plane(box=(5, 5, 15, 15))]), 48)
+    first, nothing, last = slice_crops(np.stack([plane(), plane(box=None), plane(box=(5, 5, 15, 15))]))
     assert nothing is None
     assert first is not None
     assert last is not None
@@ -110,7 +102,28 @@ def test_each_slice_has_its_own_crop_in_the_manner_of_the_paper():
 
 def test_a_crop_inside_the_image_at_its_own_size_is_the_image():
     hu = torch.arange(2 * 60 * 80, dtype=torch.float32).reshape(2, *SIZE)
-    assert torch.equal(crop().cut(hu), hu[:, 10:42, 20:52])
+    assert torch.equal(crop().cut(hu, 32), hu[:, 10:42, 20:52])
+
+
+@pytest.mark.parametrize(
+    ("top", "left", "shape"), [(10, 20, (32, 32)), (-5, 70, (27, 10)), (50, -7, (10, 25)), (60, 20, (0, 32))]
+)
+def test_inside_is_the_part_of_the_image_under_the_square_as_it_is(top, left, shape):
+    array = np.arange(2 * 60 * 80, dtype=np.uint16).reshape(2, *SIZE)
+    found = crop(top=top, left=left).inside(array)
+    assert found.dtype == np.uint16
+    assert found.shape == (2, *shape)
+    assert np.array_equal(found, array[:, max(top, 0) : top + 32, max(left, 0) : left + 32])
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_a_crop_has_the_size_that_is_asked_for_and_the_same_field(size):
+    hu = torch.zeros(1, *SIZE)
+    hu[0, 10:26, 20:36] = 100  # the first quarter of the square
+    cut = crop().cut(hu, size)
+    assert cut.shape == (1, size, size)
+    assert cut[0, : size // 2 - 1, : size // 2 - 1].min() == 100
+    assert cut[0, size // 2 + 1 :].max() == cut[0, :, size // 2 + 1 :].max() == 0
 
 
 @pytest.mark.parametrize(
@@ -124,7 +137,7 @@ def test_a_crop_inside_the_image_at_its_own_size_is_the_image():
 )
 def test_what_lies_beyond_the_image_is_black_in_the_crop_and_lost_on_the_way_back(top, left, rows, columns):
     one = crop(top=top, left=left)
-    cut = one.cut(torch.full((1, *SIZE), 7, dtype=torch.int16))
+    cut = one.cut(torch.full((1, *SIZE), 7, dtype=torch.int16), 32)
     expected = torch.full((1, 32, 32), PAD_HU)
     expected[:, rows, columns] = 7
     assert torch.equal(cut, expected)
@@ -136,9 +149,9 @@ def test_what_lies_beyond_the_image_is_black_in_the_crop_and_lost_on_the_way_bac
 def test_a_map_goes_back_to_the_pixels_it_was_cut_from():
     hu = torch.zeros(1, *SIZE)
     hu[0, 22:28, 35:41] = 1
-    one = crop(size=64)
-    assert torch.allclose(one.put_back(one.cut(hu)), hu, atol=0.3)
-    assert one.put_back(one.cut(hu))[0, 23:27, 36:40].min() == 1
+    one = crop()
+    assert torch.allclose(one.put_back(one.cut(hu, 64)), hu, atol=0.3)
+    assert one.put_back(one.cut(hu, 64))[0, 23:27, 36:40].min() == 1
 
 
 def test_a_coarse_map_goes_back_with_its_peak_in_the_right_cell():

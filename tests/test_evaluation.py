@@ -1,6 +1,7 @@
 """Metrics against cases computed by hand, and the evaluation of a pinned model on cached phantoms."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,15 @@ import pytest
 import torch
 
 from inference import evaluation
-from inference.evaluation.fracture import ScoredCase, expected_calibration_error, measure, pointing_game, score
+from inference.datasets.labelled import UnusableData
+from inference.datasets.store import Case
+from inference.evaluation.binary import expected_calibration_error
+from inference.evaluation.fracture import ScoredCase, measure, pointing_game, score
 from inference.nets.cervical_fracture import FractureNets, features
 from inference.nets.sequence import SliceSequence
-from inference.phantom.specification import SEEDS
+from inference.preprocess.crop import Crop
 from inference.training.fracture_slices import area_under_curve
-from inference.training.phantom_cases import Case
-from tests.cases import case_folder, write_case
+from tests.cases import silent, write_case
 from tests.models import NAME, Spotlight, networks, write_config
 
 NO_TEMPERATURE = {"case_temperature": 1.0, "slice_temperature": 1.0}
@@ -30,7 +33,14 @@ def scored(
     alone = np.array(more.get("alone", slices), np.float32)
     values = np.array(slices, np.float32)
     return ScoredCase(
-        case=case, slices=values, alone=alone, fractured=fractured, labels=np.array(labels, bool), clear=clear
+        case=case,
+        slices=values,
+        alone=alone,
+        features=torch.zeros(len(values), 4),
+        content={},
+        fractured=fractured,
+        labels=np.array(labels, bool),
+        clear=clear,
     )
 
 
@@ -165,19 +175,19 @@ def spotlight() -> FractureNets:
 def bright_case(folder: Path, *, place: tuple[int, int] = (8, 8), fractured: bool = True) -> Case:
     """Return a case with a bright spot of 8 pixels at (8, 8) of every slice, and a fracture as large at `place`."""
     case = write_case(folder, 1, fractured=fractured, slices=8, size=64)
-    hu, mask = np.full((8, 64, 64), -500, np.int16), np.zeros((8, 64, 64), bool)
+    hu, fractures = np.full((8, 64, 64), -500, np.int16), np.zeros((8, 64, 64), bool)
     hu[:, 8:16, 8:16] = 1200
-    mask[1:3, place[0] : place[0] + 8, place[1] : place[1] + 8] = True
-    np.save(case.hu_file, hu)
-    np.save(case.mask_file, np.packbits(mask, axis=2))
-    area = mask.sum((1, 2)) * 0.5 if fractured else np.zeros(8)
-    return Case(seed=1, fractured=fractured, area=area, hu_file=case.hu_file, mask_file=case.mask_file)
+    if fractured:
+        fractures[1:3, place[0] : place[0] + 8, place[1] : place[1] + 8] = True
+    np.save(case.folder / "hu.npy", hu)
+    np.save(case.folder / "fractures.npy", fractures)
+    return replace(case, area=fractures.sum((1, 2)) * 0.5, crop=Crop(top=0, left=0, side=64, image=(64, 64)))
 
 
 @pytest.mark.parametrize("hit", [True, False])
 def test_the_pointing_game_is_won_where_the_map_is_highest(hit, tmp_path):
     case = bright_case(tmp_path, place=(8, 8) if hit else (48, 48))
-    result = pointing_game(spotlight(), [case], lambda text: None)
+    result = pointing_game(spotlight(), [case], 64, silent)
     assert result["slices"] == 2  # those with a mask, of the four with the largest area
     assert result["hit_rate"] == float(hit)
     assert result["random_point_on_bone"] == float(hit)
@@ -187,22 +197,33 @@ def test_the_pointing_game_is_won_where_the_map_is_highest(hit, tmp_path):
 @pytest.mark.parametrize(("column", "hit"), [(24, True), (32, False)])
 def test_the_pointing_game_forgives_fifteen_pixels(column, hit, tmp_path):
     case = bright_case(tmp_path, place=(8, column))  # the map is highest in column 11 or 12
-    assert pointing_game(spotlight(), [case], lambda text: None)["hit_rate"] == float(hit)
+    assert pointing_game(spotlight(), [case], 64, silent)["hit_rate"] == float(hit)
 
 
-def test_the_pointing_game_leaves_out_intact_cases(tmp_path):
-    cases = [
-        bright_case(tmp_path / "a"),
-        bright_case(tmp_path / "b", place=(48, 48), fractured=False),
-    ]
-    assert pointing_game(spotlight(), cases, lambda text: None)["hit_rate"] == 1
+def test_the_pointing_game_is_played_at_the_size_of_the_network(tmp_path):
+    case = bright_case(tmp_path, place=(0, 28))  # 15 pixels are twice as many mm at half the size
+    assert pointing_game(spotlight(), [case], 64, silent)["hit_rate"] == 0
+    assert pointing_game(spotlight(), [case], 32, silent)["hit_rate"] == 1
+
+
+def test_the_pointing_game_leaves_out_cases_without_a_marked_fracture(tmp_path):
+    intact = bright_case(tmp_path / "b", fractured=False)
+    unmarked = replace(write_case(tmp_path / "c", 2, fractured=True), area=None)
+    (unmarked.folder / "fractures.npy").unlink()
+    result = pointing_game(spotlight(), [bright_case(tmp_path / "a"), intact, unmarked], 64, silent)
+    assert (result["slices"], result["hit_rate"]) == (2, 1)
+
+
+def untrained() -> FractureNets:
+    nets = networks()
+    return FractureNets(nets["slices"], nets["sequence"])  # type: ignore[arg-type]
 
 
 def test_a_case_is_scored_as_the_pipeline_scores_it(tmp_path):
-    case = write_case(tmp_path, 3, fractured=True, slices=6, size=32)
-    nets = FractureNets(**networks())  # type: ignore[arg-type]
-    hu = torch.from_numpy(np.array(case.hu))
-    result, expected = score(nets, case), nets.score(hu)
+    case = write_case(tmp_path, 3, fractured=True, slices=6)
+    nets = untrained()
+    hu = case.crop.cut(torch.from_numpy(np.array(case.hu)), 32)
+    result, expected = score(nets, case, 32), nets.score(hu)
     assert result.case == pytest.approx(float(expected.case.mean()))
     assert result.slices == pytest.approx(expected.slices.mean(0).numpy())
     with torch.inference_mode():
@@ -213,21 +234,33 @@ def test_a_case_is_scored_as_the_pipeline_scores_it(tmp_path):
     assert result.fractured
 
 
-def test_the_pinned_model_is_evaluated_on_the_test_phantoms_of_its_manifest(tmp_path):
-    data = {"profile": "standard", "size": 32, "test_cases": 4}
-    config = write_config(tmp_path / "config", training={"settings": {"data": data}})
-    for number, seed in enumerate(SEEDS["test"][:4]):
-        write_case(case_folder(tmp_path / "cache", size=32), seed, fractured=number % 2 == 0, slices=8, size=32)
+def test_a_case_of_which_nobody_says_whether_it_is_fractured_cannot_be_scored(tmp_path):
+    case = replace(write_case(tmp_path, 3, fractured=True), fractured=None)
+    with pytest.raises(UnusableData, match=rf"{case.name} \(tests\) does not say"):
+        score(untrained(), case, 32)
+
+
+@pytest.mark.parametrize(
+    ("data", "cases", "fractured"), [(None, 4, 2), ("phantom:standard@950001+2", 2, 1)], ids=["manifest", "other data"]
+)
+def test_the_pinned_model_is_evaluated_on_the_data_of_its_manifest_or_on_others(data, cases, fractured, tmp_path):
+    set_aside = {"settings": {"data": {"test": "phantom:standard@950000+4"}}}
+    config = write_config(tmp_path / "config", training=set_aside)
+    for seed in range(950_000, 950_004):
+        write_case(tmp_path / "cache", seed, fractured=seed % 2 == 0, slices=8, size=32)
     paths = evaluation.run(
-        NAME, config_dir=config, out=tmp_path / "out", cache=tmp_path / "cache", progress=lambda text: None
+        NAME, config_dir=config, out=tmp_path / "out", cache=tmp_path / "cache", data=data, progress=silent
     )
     document, table = paths
-    assert [path.name for path in paths] == [f"{NAME}.json", f"{NAME}.md"]
+    name = f"{NAME}-phantom-standard-950001-2" if data else NAME
+    assert [path.name for path in paths] == [f"{name}.json", f"{name}.md"]
+    assert json.loads(document.read_text())["within_range"] == {"content": 1.0, "features": 1.0}
     content = json.loads(document.read_text())
     manifest = json.loads((config / "models" / NAME / "manifest.json").read_text())
     assert content["model_sha256"] == manifest["sha256"]
-    assert content["seeds"] == [950_000, 950_003]
-    assert (content["cases"], content["fractured_cases"], content["profile"]) == (4, 2, "standard")
+    assert content["data"] == (data or "phantom:standard@950000+4")
+    assert (content["cases"], content["fractured_cases"]) == (cases, fractured)
+    assert content["data"] in table.read_text()
     assert set(content["case"]["operating_points"]) == {"balanced", "screen"}
     assert "Untrained." in table.read_text()  # the notice of the model
     assert "| cases, sequence network |" in table.read_text()

@@ -1,14 +1,13 @@
 """From suspicious slices to regions: on the bone, connected, large enough, most probable first, never none."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from inference.findings import Code
-from inference.fracture_regions import Region, Scene, Settings, Shown, find, hot_places
+from inference.fracture_regions import Answer, Region, Scene, Settings, Shown, find, hot_places, in_vertebra
 from inference.preprocess.axial import orient
 from inference.preprocess.crop import Crop
 from inference.volume import Volume
@@ -31,8 +30,8 @@ def scene(
     array = np.full(SHAPE, background, np.float32)
     for s, r, c in spots:
         array[s, r : r + side, c : c + side] = hu
-    crop = Crop(top=0, left=0, side=64, image=SHAPE[1:], size=64)
-    return Scene(array, crop.cut(torch.from_numpy(array)), crop, 1.0, voxel_mm3)
+    crop = Crop(top=0, left=0, side=64, image=SHAPE[1:])
+    return Scene(array, crop.cut(torch.from_numpy(array), 64), crop, 1.0, voxel_mm3)
 
 
 def probability(**slices: float) -> np.ndarray:
@@ -150,16 +149,12 @@ def shown(*, flipped: bool = False, number: int = 2) -> tuple[Shown, Volume]:
     return Shown(region, orient(volume), number, FRACTURE, NECK), volume
 
 
-SCORES = SimpleNamespace(
-    slices=np.array([0.1, 0.8, 0.6, 0.2]),
-    raw_slices=np.array([0.2, 0.7, 0.5, 0.3]),
-    slice_spread=np.array([0.01, 0.02, 0.03, 0.04]),
-)
+ANSWER = Answer(probability=0.8, raw=0.7, spread=0.02)
 
 
-def test_a_finding_tells_the_scores_of_its_key_slice_and_its_volume():
+def test_a_finding_tells_its_probability_and_its_volume():
     one, volume = shown()
-    finding = one.finding(volume.voxel_mm3, SCORES)
+    finding = one.finding(volume.voxel_mm3, ANSWER)
     assert (finding.tracking_id, finding.code, finding.site, finding.level) == ("fracture-2", FRACTURE, NECK, None)
     assert (finding.probability, finding.raw_probability, finding.uncertainty) == (0.8, 0.7, 0.02)
     assert (finding.box, finding.key_slice) == (((1, 3, 0), (3, 5, 3)), 1)
@@ -170,7 +165,7 @@ def test_a_finding_tells_the_scores_of_its_key_slice_and_its_volume():
 
 def test_a_finding_and_its_mask_go_back_to_a_flipped_volume():
     one, volume = shown(flipped=True)
-    finding, mask = one.finding(volume.voxel_mm3, SCORES), one.mask(volume.array.shape)
+    finding, mask = one.finding(volume.voxel_mm3, ANSWER), one.mask(volume.array.shape)
     assert (finding.box, finding.key_slice) == (((1, 1, 2), (3, 3, 5)), 2)
     assert finding.probability == 0.8
     plain, straight = shown()[0].mask((4, 6, 5)), np.flip(mask.array, (0, 1, 2))
@@ -178,3 +173,45 @@ def test_a_finding_and_its_mask_go_back_to_a_flipped_volume():
     (s0, r0, c0), (s1, r1, c1) = finding.box
     assert mask.array[s0:s1, r0:r1, c0:c1].sum() == mask.array.sum() == 10
     assert (mask.label, mask.tracking_id, mask.kind) == ("Suspected fracture 2", finding.tracking_id, FRACTURE)
+
+
+def test_a_finding_in_a_vertebra_names_it():
+    one, volume = shown()
+    named = replace(one, level="C5")
+    assert named.finding(volume.voxel_mm3, ANSWER).level == "C5"
+    assert named.mask((4, 6, 5)).label == "C5 suspected fracture 2"
+
+
+BOX = (slice(2, 5), slice(10, 20), slice(30, 40))
+
+
+def test_the_region_of_a_vertebra_is_what_is_hot_inside_its_outline():
+    inside, hot = np.ones((3, 10, 10), bool), np.zeros((8, 64, 64), bool)
+    inside[:, :, :2] = False
+    hot[4, 12:14, 28:36] = hot[1, 12:14, 33:36] = True
+    region = in_vertebra(hot, BOX, inside, probability(s4=0.8))
+    assert region.box == ((4, 12, 32), (5, 14, 36))
+    assert region.inside.all()
+    assert region.key_slice == 4
+
+
+def test_the_region_of_a_vertebra_without_a_hot_place_is_its_outline():
+    inside = np.zeros((3, 10, 10), bool)
+    inside[:, 3:6, 4:9] = True
+    region = in_vertebra(np.zeros((8, 64, 64), bool), BOX, inside, probability(s3=0.4))
+    assert region.box == ((2, 13, 34), (5, 16, 39))
+    assert region.key_slice == 3
+
+
+@pytest.mark.parametrize(
+    ("box", "share"),
+    [
+        ((slice(1, 3), slice(3, 5), slice(0, 3)), 1.0),
+        ((slice(2, 3), slice(0, 9), slice(0, 9)), 0.4),
+        ((slice(1, 2), slice(4, 9), slice(2, 9)), 0.1),
+        ((slice(3, 9), slice(0, 9), slice(0, 9)), 0.0),
+    ],
+)
+def test_the_share_of_a_region_in_a_mask_is_counted_in_voxels(box, share):
+    whole = np.ones([side.stop - side.start for side in box], bool)
+    assert shown()[0].region.inside_of(box, whole) == pytest.approx(share)

@@ -1,11 +1,14 @@
 """What a model refuses to look at, and what it looks at with a remark."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from pydicom import Dataset
 
-from inference.preprocess.input_limits import outside, refuse
+from inference.phantom.vendors import VENDORS
+from inference.preprocess.input_limits import age_years, kernel_family, outside, refuse
 from inference.volume import Volume
-from tests.models import bare_headers
 
 LIMITS = {
     "modality": "CT",
@@ -14,6 +17,9 @@ LIMITS = {
     "pixel_spacing_mm": [0.6, 0.8],
     "coverage_mm": [110, 210],
     "max_tilt_degrees": 20,
+    "slice_thickness_mm": [1.0, 1.5],
+    "min_age_years": 18,
+    "kernel": "sharp",
 }
 
 
@@ -26,6 +32,7 @@ def volume(
     turn: float = 0,
     brightest: float = 900,
     modality: str = "CT",
+    **attributes: Any,
 ) -> Volume:
     """Return a volume of soft tissue with one bright voxel; `tilt` and `turn` in degrees."""
     array = np.full((slices, 4, 4), 40, np.float32)
@@ -35,7 +42,14 @@ def volume(
     spin = np.array([[np.cos(b), -np.sin(b), 0], [np.sin(b), np.cos(b), 0], [0, 0, 1]])
     affine = np.eye(4)
     affine[:3, :3] = lean @ spin @ np.array([[0, 0, pixel[1]], [0, pixel[0], 0], [step, 0, 0]])
-    return Volume(array=array, affine=affine, headers=bare_headers(slices, modality=modality), frames=())
+    return Volume(array=array, affine=affine, headers=(header(Modality=modality, **attributes),) * slices, frames=())
+
+
+def header(**attributes: Any) -> Dataset:
+    dataset = Dataset()
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    return dataset
 
 
 def test_another_modality_is_refused():
@@ -98,3 +112,93 @@ def test_the_ends_of_the_ranges_belong_to_them():
 
 def test_several_differences_are_all_named():
     assert len(outside(volume(step=4.0, slices=10, pixel=(0.2, 0.9), tilt=30), LIMITS)) == 5
+
+
+@pytest.mark.parametrize(
+    ("attributes", "years"),
+    [
+        ({"PatientAge": "042Y"}, 42),
+        ({"PatientAge": "018M"}, 1.5),
+        ({"PatientAge": "010W"}, 0.19),
+        ({"PatientAge": "003D"}, 0.01),
+        ({"PatientBirthDate": "20100615", "StudyDate": "20200615"}, 10),
+        ({"PatientAge": "", "PatientBirthDate": "20100615", "StudyDate": "20200615"}, 10),
+        ({"PatientAge": "017Y", "PatientBirthDate": "19000101", "StudyDate": "20200101"}, 17),
+        ({"PatientBirthDate": "", "StudyDate": "20200615"}, None),
+        ({"PatientBirthDate": "20100615"}, None),
+        ({}, None),
+    ],
+)
+def test_the_age_comes_from_the_age_or_else_from_the_dates(attributes, years):
+    assert age_years(header(**attributes)) == (years if years is None else pytest.approx(years, abs=0.01))
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR AS")
+def test_an_age_without_unit_is_no_age():
+    assert age_years(header(PatientAge="42")) is None
+
+
+def test_children_are_refused_and_adults_and_unknown_ages_are_not():
+    assert (
+        refuse(volume(PatientAge="009Y"), LIMITS)
+        == "the patient is 9 years old: the model reads patients from 18 years"
+    )
+    assert refuse(volume(PatientAge="018Y"), LIMITS) == refuse(volume(), LIMITS) == ""
+
+
+@pytest.mark.parametrize(
+    ("kernel", "family"),
+    [
+        ("B70s", "sharp"),
+        ("H60f", "sharp"),
+        ("Br59", "sharp"),
+        ("Hr64", "sharp"),
+        ("BONEPLUS", "sharp"),
+        ("LUNG", "sharp"),
+        ("YC", "sharp"),
+        ("FC30", "sharp"),
+        ("B30f", "smooth"),
+        ("I31s", "smooth"),
+        ("Br36", "smooth"),
+        ("Qr40", "smooth"),
+        ("STANDARD", "smooth"),
+        ("Standard", "smooth"),
+        ("B", "smooth"),
+        ("UB", "smooth"),
+        ("FC08", "smooth"),
+        ("B50f", None),
+        ("DETAIL", None),
+        ("C", None),
+        ("BONEMARROW", None),
+        ("", None),
+    ],
+)
+def test_kernels_belong_to_a_family_by_their_name(kernel, family):
+    assert kernel_family(kernel) == family
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_the_kernels_of_the_phantoms_are_known(vendor):
+    names = VENDORS[vendor].names
+    assert kernel_family(names["axial"].kernel[0]) == "sharp"
+    assert kernel_family(names["soft"].kernel[0]) == "smooth"
+
+
+def test_a_kernel_of_another_family_is_a_remark():
+    remark = ("outside the validated range: Br36 is a smooth kernel, validated with sharp ones",)
+    assert outside(volume(ConvolutionKernel=["Br36", "3"]), LIMITS) == remark
+    assert outside(volume(ConvolutionKernel=["Br59", "3"]), LIMITS) == ()
+    assert outside(volume(ConvolutionKernel="unheard of"), LIMITS) == ()
+
+
+@pytest.mark.parametrize("thickness", [0.5, 5.0])
+def test_slices_with_gaps_or_overlap_are_a_remark(thickness):
+    remark = f"outside the validated range: slice thickness {thickness:.2f} mm, validated 1.0 to 1.5 mm"
+    assert outside(volume(SliceThickness=thickness), LIMITS) == (remark,)
+
+
+def test_what_a_manifest_does_not_limit_is_not_judged():
+    limits = {key: LIMITS[key] for key in LIMITS if key not in ("slice_thickness_mm", "min_age_years", "kernel")}
+    strange = volume(SliceThickness=5, ConvolutionKernel="Br36", PatientAge="002Y")
+    assert refuse(strange, limits) == ""
+    assert outside(strange, limits) == ()

@@ -39,9 +39,17 @@ def test_in_an_empty_folder_the_refusal_says_none(tmp_path):
         pipeline.identity(NAME, tmp_path)
 
 
-@pytest.mark.parametrize("table", ["", "[model]\ndirectory = 'models'", "[model]\ndirectory = 1\nmanifest_sha256 = 2"])
-def test_a_table_without_a_pinned_model_is_refused_with_the_key(table, tmp_path):
-    with pytest.raises(UnknownPipeline, match=r"cervical-ct-fracture\.toml: \[model\] (directory|manifest_sha256)"):
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("", r"the table \[model\] is missing"),
+        ("[model]\ndirectory = 'models'", r"\[model\] manifest_sha256"),
+        ("[model]\ndirectory = 1\nmanifest_sha256 = 2", r"\[model\] (directory|manifest_sha256)"),
+        ("[model]\ndirectory = 'a'\nmanifest_sha256 = 'b'\n[levels]\ndirectory = 'c'", r"\[levels\] manifest_sha256"),
+    ],
+)
+def test_a_table_without_a_pinned_model_is_refused_with_the_key(table, said, tmp_path):
+    with pytest.raises(UnknownPipeline, match=rf"cervical-ct-fracture\.toml: {said}"):
         pipeline.load(NAME, write_config(tmp_path, table=table), "cpu")
 
 
@@ -102,6 +110,7 @@ def test_the_package_knows_neither_the_node_nor_the_result_objects():
     assert offenders == set()
 
 
-def test_only_the_volume_gate_and_the_phantom_writer_know_dicom():
+def test_only_the_gates_the_dicom_data_sets_and_the_phantom_writers_know_dicom():
     users = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if "pydicom" in imports(path)}
-    assert users == {"volume.py", "phantom/dicom.py"}
+    readers = {"volume.py", "preprocess/input_limits.py", "datasets/axial_ct.py", "datasets/cspine.py"}
+    assert users == readers | {"phantom/dicom.py", "phantom/dose_report.py"}

@@ -8,6 +8,9 @@ from dicomnode.config import CONFIG_DIR
 from dicomnode.errors import ConfigError
 from dicomnode.process import read_studies
 from dicomnode.selection import choose, load
+from inference.phantom.dicom import write_dicom
+from inference.phantom.vendors import VENDORS
+from tests.phantoms import blank
 from tests.studies import SAGITTAL, SC, SR, series, study
 
 RULES = load(CONFIG_DIR / "selection.toml")
@@ -73,6 +76,43 @@ def test_of_several_the_bone_kernel_wins_then_the_thinner_slices():
     )
     assert [pipeline for pipeline, _ in verdict(soft, thick, thin)] == [None, None, NAME]
     assert verdict(soft, thick, thin)[0][1] == f"fits {NAME}, but series 3 fits better"
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_of_a_whole_study_the_thin_bone_series_is_taken_and_every_other_left_with_a_reason(vendor, tmp_path):
+    write_dicom(blank(vendor, slices=40), tmp_path)
+    [whole] = read_studies([tmp_path], lambda path, why: None)
+    numbers = {it.uid: it.value("SeriesNumber") for it in whole.series}
+    choices = sorted(choose(whole, RULES), key=lambda choice: numbers[choice.series_uid])
+    assert [choice.pipeline for choice in choices] == [None, NAME, None, None, None, None]
+    scout, _, soft, sagittal, coronal, dose = (choice.reason for choice in choices)
+    assert scout == "image type LOCALIZER"
+    assert soft == f"fits {NAME}, but series 2 fits better"
+    assert sagittal == coronal
+    assert sagittal in ("image type MPR", "image type MPR, SECONDARY", "image type REFORMATTED, SECONDARY")
+    assert dose == f"modality SR, {NAME} wants CT"
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_the_kernel_alone_tells_bone_from_soft_tissue(vendor):
+    names = VENDORS[vendor].names
+    soft = series(1, ConvolutionKernel=list(names["soft"].kernel), step=0.7)
+    bone = series(2, ConvolutionKernel=list(names["axial"].kernel), step=2.0)
+    assert [pipeline for pipeline, _ in verdict(soft, bone)] == [None, NAME]
+
+
+@pytest.mark.parametrize(
+    "kernel", ["B70s", "H60f", "I70f", "Br64d", "Hr68", "YA", "YD", "FC30", "FC81", "BONE", "BONEPLUS"]
+)
+def test_a_sharp_kernel_is_preferred(kernel):
+    plain, sharp = series(1, ConvolutionKernel="STANDARD"), series(2, ConvolutionKernel=kernel, step=2.0)
+    assert [pipeline for pipeline, _ in verdict(plain, sharp)] == [None, NAME]
+
+
+@pytest.mark.parametrize("kernel", ["B30s", "H31s", "I30f", "Br36", "Hr40", "A", "B", "FC08", "FC13", "SOFT"])
+def test_a_soft_kernel_is_not(kernel):
+    plain, other = series(1, ConvolutionKernel="STANDARD"), series(2, ConvolutionKernel=kernel, step=2.0)
+    assert [pipeline for pipeline, _ in verdict(plain, other)] == [NAME, None]
 
 
 def test_the_order_in_which_series_came_does_not_matter():

@@ -8,8 +8,9 @@ import pydicom
 import pytest
 import SimpleITK
 from pydicom import Dataset
-from pydicom.uid import RLELossless
+from pydicom.uid import JPEG2000Lossless, RLELossless
 
+from dicomnode.doctor import encode_sample
 from inference.volume import UnusableSeries, Volume, decode_pixels, read_volume
 from tests.sources import AXIAL, FEET_FIRST, OBLIQUE, SAGITTAL, SPACING, as_file, ct_headers, enhanced_header
 
@@ -371,6 +372,23 @@ def test_frames_of_an_enhanced_image_become_slices_with_their_own_geometry_and_r
 def test_an_enhanced_image_without_rescale_keeps_its_stored_values(tmp_path):
     volume = read_volume([enhanced_file(tmp_path, order=range(3), rescale=False)])
     assert np.array_equal(volume.array, pixels_of(3))
+
+
+def test_a_rescale_that_stands_beside_the_frames_holds_for_all_of_them(tmp_path):
+    path = enhanced_file(tmp_path, order=range(3), rescale=False)
+    dataset = pydicom.dcmread(path)
+    dataset.RescaleSlope, dataset.RescaleIntercept = 2, -1024
+    dataset.save_as(path)
+    assert np.array_equal(read_volume([path]).array, pixels_of(3) * 2.0 - 1024)
+
+
+@pytest.mark.parametrize("declared", ["YBR_FULL", "YBR_RCT", "RGB"])
+def test_grey_pixels_that_are_declared_as_a_colour_are_read_as_grey(declared, tmp_path):
+    path, values = encode_sample(JPEG2000Lossless, tmp_path)
+    dataset = pydicom.dcmread(path)
+    dataset.PhotometricInterpretation = declared
+    dataset.save_as(path)
+    assert np.array_equal(decode_pixels(pydicom.dcmread(path), path)[0], values)
 
 
 def test_an_enhanced_image_with_fewer_groups_than_frames_is_refused(tmp_path):

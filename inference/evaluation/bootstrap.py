@@ -3,31 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
+from scipy.stats import norm
 
-SAMPLES = 1000
+SAMPLES = 2000
+TAILS = (0.025, 0.975)  # of a 95 % interval
+
+Statistic = Callable[[np.ndarray, np.ndarray], float]
 
 
 def interval(
-    statistic: Callable[[np.ndarray, np.ndarray], float],
+    statistic: Statistic,
     scores: Sequence[np.ndarray],
     labels: Sequence[np.ndarray],
     *,
     seed: int = 0,
+    method: Literal["percentile", "bca"] = "percentile",
+    samples: int = SAMPLES,
 ) -> tuple[float, float]:
-    """The 95 % percentile interval of `statistic(scores, labels)`; one array per patient.
+    """The 95 % interval of `statistic(scores, labels)`; one array per patient.
 
-    Samples on which the statistic is not defined (only one class) are left out.
+    "bca" is bias-corrected and accelerated (Efron 1987, doi 10.1080/01621459.1987.10478410): closer to 95 %
+    coverage than percentiles where the statistic is skewed, as areas near 1 are. Samples on which the statistic
+    is not defined (only one class) are left out; without any other, both ends are NaN.
     """
+    pool = _Pool(scores, labels)
     rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(SAMPLES):
-        chosen = rng.integers(len(scores), size=len(scores))
-        value = statistic(np.concatenate([scores[i] for i in chosen]), np.concatenate([labels[i] for i in chosen]))
-        if np.isfinite(value):
-            values.append(value)
-    if not values:
+    drawn = (rng.integers(len(scores), size=len(scores)) for _ in range(samples))
+    values = _defined([statistic(*pool.of(chosen)) for chosen in drawn])
+    if not len(values):
         return float("nan"), float("nan")
-    low, high = np.quantile(values, [0.025, 0.975])
+    tails = TAILS if method == "percentile" else _corrected_tails(statistic, pool, values)
+    low, high = np.quantile(values, tails)
     return float(low), float(high)
+
+
+class _Pool:
+    """All patients in one array: 2000 concatenations of thousands of small arrays would take most of the time."""
+
+    def __init__(self, scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> None:
+        self.counts = np.array([len(one) for one in scores])
+        if self.counts.tolist() != [len(one) for one in labels]:
+            raise ValueError("every patient needs as many labels as scores")
+        self.starts = np.cumsum(self.counts) - self.counts
+        self.scores, self.labels = np.concatenate(scores), np.concatenate(labels)
+
+    def of(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and labels of the patients at these positions, repeated where a position is."""
+        counts = self.counts[chosen]
+        first = np.cumsum(counts) - counts  # where each chosen patient begins in the result
+        where = np.repeat(self.starts[chosen] - first, counts) + np.arange(counts.sum())
+        return self.scores[where], self.labels[where]
+
+
+def _corrected_tails(statistic: Statistic, pool: _Pool, values: np.ndarray) -> np.ndarray:
+    """Which quantiles of the samples bound the BCa interval (Efron 1987, equations 1.11 and 6.6)."""
+    observed = statistic(pool.scores, pool.labels)
+    if not np.isfinite(observed):
+        return np.array(TAILS)
+    below = (np.mean(values < observed) + np.mean(values <= observed)) / 2  # ties count half
+    # Half a sample from 0 and 1 keeps the bias below 3.5 in size, and `shifted` below 6. No acceleration is larger
+    # than 1/6, so that the denominator stays positive.
+    half = 0.5 / min(len(values), SAMPLES)
+    bias = norm.ppf(np.clip(below, half, 1 - half))
+    shifted = bias + norm.ppf(TAILS)
+    return np.asarray(norm.cdf(bias + shifted / (1 - _acceleration(statistic, pool) * shifted)))
+
+
+def _acceleration(statistic: Statistic, pool: _Pool) -> float:
+    """How the spread of the statistic changes with its value, by leaving out one patient at a time."""
+    everyone = np.arange(len(pool.counts))
+    if len(everyone) < 2:
+        return 0.0
+    without = _defined([statistic(*pool.of(everyone[everyone != one])) for one in everyone])
+    if not len(without) or np.ptp(without) == 0:
+        return 0.0
+    influence = without.mean() - without
+    return float(np.sum(influence**3) / (6 * np.sum(influence**2) ** 1.5))
+
+
+def _defined(values: Sequence[float]) -> np.ndarray:
+    return np.array([value for value in values if np.isfinite(value)])

@@ -15,13 +15,14 @@ import torch
 from scipy.ndimage import binary_dilation
 from torch.nn.functional import interpolate
 
-from inference.evaluation.bootstrap import interval
+from inference.datasets.labelled import UnusableData
+from inference.datasets.store import Case
+from inference.evaluation.binary import at, calibration, point_line, ranking, with_interval
 from inference.explain import grad_cam
 from inference.nets.cervical_fracture import FractureNets, features, images
-from inference.training.fracture_slices import area_under_curve
-from inference.training.phantom_cases import Case
+from inference.novelty import Novelty, case_features
+from inference.preprocess import content
 
-CALIBRATION_BINS = 15
 POINTING_TOLERANCE = 15  # pixels of the crop, as in the pointing game of Zhang et al. 2016
 POINTING_SLICES = 4  # per case: the slices with the largest fracture area
 
@@ -35,14 +36,23 @@ class ScoredCase:
     slices: np.ndarray
     #: (slices,) from the slice network alone.
     alone: np.ndarray
+    #: (slices, features), as acquired.
+    features: torch.Tensor
+    #: What `content.measure` says of it.
+    content: Mapping[str, float]
     fractured: bool
     labels: np.ndarray
     clear: np.ndarray
 
 
-def score(nets: FractureNets, case: Case) -> ScoredCase:
-    """Run both networks over one case."""
-    hu = torch.from_numpy(np.array(case.hu))
+def score(nets: FractureNets, case: Case, size: int) -> ScoredCase:
+    """Run both networks over one case, cropped and resized to `size` pixels.
+
+    Raises UnusableData where the data set does not say whether there is a fracture.
+    """
+    if case.fractured is None:
+        raise UnusableData(f"{case.name} ({case.source}) does not say whether there is a fracture")
+    hu = case.hu_at(slice(None), size)
     views = [features(nets.slices, hu, flip=flip) for flip in (False, True)]
     with torch.inference_mode():
         alone = torch.stack([nets.slices.fc(view)[:, 0] for view in views]).mean(0)
@@ -51,6 +61,8 @@ def score(nets: FractureNets, case: Case) -> ScoredCase:
         case=float(scores.case.mean()),
         slices=scores.slices.mean(0).numpy(),
         alone=alone.cpu().numpy(),
+        features=views[0].cpu(),
+        content=content.measure(np.asarray(case.hu), case.spacing),
         fractured=case.fractured,
         labels=case.labels,
         clear=case.clear,
@@ -58,41 +70,52 @@ def score(nets: FractureNets, case: Case) -> ScoredCase:
 
 
 def measure(
-    scored: Sequence[ScoredCase], calibration: Mapping[str, float], points: Sequence[Mapping[str, Any]]
+    scored: Sequence[ScoredCase], fitted: Mapping[str, float], points: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """All numbers of the result table; ambiguous slices (a trace of fracture) are left out."""
     labels = [case.labels[case.clear] for case in scored]
     truth = [np.array([case.fractured]) for case in scored]
-    slices = [case.slices[case.clear] / calibration["slice_temperature"] for case in scored]
-    cases = [np.array([case.case]) / calibration["case_temperature"] for case in scored]
+    slices = [case.slices[case.clear] / fitted["slice_temperature"] for case in scored]
+    cases = [np.array([case.case]) / fitted["case_temperature"] for case in scored]
     return {
         "cases": len(scored),
         "fractured_cases": int(np.concatenate(truth).sum()),
         "slices": int(sum(map(len, labels))),
         "fractured_slices": int(np.concatenate(labels).sum()),
         "image": {
-            "slice network alone": _ranking([case.alone[case.clear] for case in scored], labels),
-            "with sequence network": _ranking(slices, labels) | _at(slices, labels, points[0]["slice_threshold"]),
+            "slice network alone": ranking([case.alone[case.clear] for case in scored], labels),
+            "with sequence network": ranking(slices, labels) | at(slices, labels, points[0]["slice_threshold"]),
         },
         "case": {
-            "any slice": _ranking([np.array([case.alone.max()]) for case in scored], truth),
-            "sequence network": _ranking(cases, truth) | _calibration(cases, truth),
-            "operating_points": {point["name"]: _at(cases, truth, point["threshold"]) for point in points},
+            "any slice": ranking([np.array([case.alone.max()]) for case in scored], truth),
+            "sequence network": ranking(cases, truth) | calibration(cases, truth),
+            "operating_points": {point["name"]: at(cases, truth, point["threshold"]) for point in points},
         },
     }
 
 
+def within_range(scored: Sequence[ScoredCase], gate: Novelty, manifest: Mapping[str, Any]) -> dict[str, float]:
+    """The share of cases that the gate lets pass without a remark: by their content, and by their features."""
+    limit = manifest["novelty"]["threshold"]
+    return {
+        "content": float(np.mean([not content.complaints(case.content, manifest["content"]) for case in scored])),
+        "features": float(np.mean([gate.distance(case_features(case.features)) <= limit for case in scored])),
+    }
+
+
 def pointing_game(
-    nets: FractureNets, cases: Sequence[Case], progress: Callable[[str], None]
+    nets: FractureNets, cases: Sequence[Case], size: int, progress: Callable[[str], None]
 ) -> dict[str, float | int | str]:
     """How often the maximum of Grad-CAM lies on the fracture, against a random point on bone."""
     hits, chance, share = [], [], []
-    for case in (case for case in cases if case.fractured):
-        chosen = np.argsort(-case.area)[:POINTING_SLICES]
-        hu = torch.from_numpy(np.array(case.hu[chosen]))
+    for case in (case for case in cases if case.labels.any()):
+        chosen = np.argsort(-case.labels.astype(int) * case.fractures.sum((1, 2)))[:POINTING_SLICES]
+        hu = case.hu_at(list(chosen), size)
         maps = grad_cam(nets.slices, nets.slices.layer4, images(hu))
         maps = interpolate(maps[:, None], size=hu.shape[1:], mode="bilinear", align_corners=False)[:, 0]
-        for one, mask, image in zip(maps.numpy(), case.mask[chosen], hu.numpy(), strict=True):
+        for one, mask, image in zip(
+            maps.numpy(), case.fractures_at(list(chosen), size).numpy() > 0.5, hu.numpy(), strict=True
+        ):
             if not mask.any():
                 continue
             near = binary_dilation(mask, iterations=POINTING_TOLERANCE)
@@ -109,50 +132,38 @@ def pointing_game(
     }
 
 
-def expected_calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean distance between confidence and frequency over bins with the same number of cases."""
-    probability = 1 / (1 + np.exp(-logits))
-    order = np.argsort(probability)
-    parts = np.array_split(order, min(CALIBRATION_BINS, len(order)))
-    gaps = [len(part) * abs(probability[part].mean() - labels[part].mean()) for part in parts]
-    return float(sum(gaps) / len(order))
-
-
-def _ranking(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> dict[str, Any]:
-    from torchmetrics.functional.classification import binary_average_precision
-
-    everything, truth = np.concatenate(scores), np.concatenate(labels)
-    # In double precision: in single, the sigmoid of different high logits is the same 1.
-    probability = torch.from_numpy(everything).double().sigmoid()
-    return {
-        "auc": area_under_curve(everything, truth),
-        "auc_ci95": interval(area_under_curve, scores, labels),
-        "average_precision": float(binary_average_precision(probability, torch.from_numpy(truth).int())),
-    }
-
-
-def _at(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray], threshold: float) -> dict[str, Any]:
-    """Sensitivity and specificity of calibrated logits at a probability."""
-    cut = float(np.log(threshold / (1 - threshold)))
-    everything = np.concatenate(scores), np.concatenate(labels)
-    return {
-        "threshold": threshold,
-        "sensitivity": _sensitivity(cut)(*everything),
-        "sensitivity_ci95": interval(_sensitivity(cut), scores, labels),
-        "specificity": _specificity(cut)(*everything),
-        "specificity_ci95": interval(_specificity(cut), scores, labels),
-    }
-
-
-def _sensitivity(cut: float) -> Callable[[np.ndarray, np.ndarray], float]:
-    return lambda scores, labels: float(np.mean(scores[labels] >= cut)) if labels.any() else float("nan")
-
-
-def _specificity(cut: float) -> Callable[[np.ndarray, np.ndarray], float]:
-    return lambda scores, labels: float(np.mean(scores[~labels] < cut)) if not labels.all() else float("nan")
-
-
-def _calibration(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> dict[str, float]:
-    logits, truth = np.concatenate(scores), np.concatenate(labels)
-    brier = float(np.mean((1 / (1 + np.exp(-logits)) - truth) ** 2))
-    return {"ece": expected_calibration_error(logits, truth), "brier": brier}
+def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """What `measure` and `pointing_game` found, as Markdown tables."""
+    image, case = metrics["image"], metrics["case"]
+    lines = [
+        f"{metrics['cases']} phantoms ({metrics['fractured_cases']} fractured), {metrics['slices']} slices "
+        f"({metrics['fractured_slices']} fractured). Intervals: 95 %, bootstrap over phantoms.",
+        "",
+        "| what | ROC AUC | average precision |",
+        "|---|---|---|",
+        *(
+            f"| slices, {name} | {with_interval(row, 'auc')} | {row['average_precision']:.3f} |"
+            for name, row in image.items()
+        ),
+        *(
+            f"| cases, {name} | {with_interval(case[name], 'auc')} | {case[name]['average_precision']:.3f} |"
+            for name in ("any slice", "sequence network")
+        ),
+        "",
+        "| operating point | threshold | sensitivity | specificity |",
+        "|---|---|---|---|",
+        point_line("slices, best F1", image["with sequence network"]),
+        *(point_line(f"cases, {name}", row) for name, row in case["operating_points"].items()),
+        "",
+        f"Case calibration: ECE {case['sequence network']['ece']:.3f}, Brier {case['sequence network']['brier']:.3f}.",
+    ]
+    cam, within = metrics["grad_cam"], metrics["within_range"]
+    return [
+        *lines,
+        "",
+        f"Within the validated range: {within['content']:.0%} of the cases by content, {within['features']:.0%} by "
+        "features.",
+        "",
+        f"Grad-CAM, pointing game on {cam['slices']} fractured slices (within {cam['tolerance_pixels']} pixels of the "
+        f"fracture): {cam['hit_rate']:.2f}; a random point on bone: {cam['random_point_on_bone']:.2f}.",
+    ]

@@ -29,6 +29,8 @@ def vertebra(points: Points, shape: Vertebra) -> np.ndarray:
     if shape.level == "C1":
         return _atlas(mirrored, shape)
     bone = blend(_body(mirrored, shape), _arch(mirrored, shape))
+    if shape.bridged:
+        bone = blend(bone, _bridge(mirrored, shape))
     if shape.level == "T1":
         return blend(bone, _thoracic_sides(mirrored, shape))
     bone = blend(bone, _transverse(mirrored, shape))
@@ -84,16 +86,52 @@ def foramen_centre(shape: Vertebra) -> tuple[float, float]:
     return shape.width / 2 + 4.0, shape.depth / 2 - 6.5
 
 
+def below_endplate(points: Points, shape: Vertebra) -> np.ndarray:
+    """mm below the upper endplate of the body, along z; what the body has lost in height is lost at the top."""
+    x, y, z = np.abs(points[0]), points[1], points[2]
+    front = np.clip(0.5 - y / np.float32(shape.depth), 0, 1)
+    lost = np.float32(shape.height) * (shape.back_loss + (shape.front_loss - shape.back_loss) * front)
+    return np.asarray(np.float32(shape.height / 2) + _uncus(x, shape) - _hollow(x, y, shape) - lost - z)
+
+
+def beside_facet(points: Points, shape: Vertebra) -> np.ndarray:
+    """Distance to the nearer joint surface of the articular pillars, mm; large away from the pillars."""
+    x, y, z = np.abs(points[0]), points[1], points[2]
+    px, py = pillar_centre(shape)
+    height = np.abs((y - py) * np.float32(FACET_SLOPE) + z * np.float32(FACET_SLOPE))
+    inside = np.sqrt((x - px) ** 2 + (y - py) ** 2) < 9
+    return np.where(inside, np.abs(np.float32((shape.stacking * FACET_SLOPE - JOINT_MM) / 2) - height), 99)
+
+
+def _uncus(x: np.ndarray, shape: Vertebra) -> np.ndarray:
+    """Height of the uncinate lip at the sides of the upper endplate; the lower one is cut out to match."""
+    height = np.float32(0 if shape.level == "T1" else UNCUS_MM)
+    return np.asarray(height * np.clip((x / np.float32(shape.width / 2) - 0.6) / 0.3, 0, 1))
+
+
+def _hollow(x: np.ndarray, y: np.ndarray, shape: Vertebra) -> np.ndarray:
+    """How far both endplates sink in towards the middle of the disc."""
+    radial = np.cbrt((x / np.float32(shape.width / 2)) ** 3 + (np.abs(y) / np.float32(shape.depth / 2)) ** 3)
+    return np.asarray(1.2 * (1 - np.minimum(radial, 1) ** 2))
+
+
+def _bridge(points: Points, shape: Vertebra) -> np.ndarray:
+    """Flowing bone in front of the disc below, as in diffuse idiopathic skeletal hyperostosis."""
+    front, disc = -shape.depth / 2 - 0.5, shape.stacking - shape.height
+    return capsule(points, (3.0, front, 0.0), (3.0, front - 0.5, -shape.height / 2 - disc - 2), 2.6)
+
+
 def _body(points: Points, shape: Vertebra) -> np.ndarray:
     x, y, z = points
     waist = 1 - 0.07 * (1 - np.clip(2 * np.abs(z) / shape.height, 0, 1) ** 2)
     a, b = shape.width / 2 * waist, shape.depth / 2 * waist
     radial = np.cbrt((x / a) ** 3 + (np.abs(y) / b) ** 3)  # superellipse: flat back wall, round corners
-    wall = (radial - 1) * np.float32(shape.depth / 2)
-    lip = np.float32(0 if shape.level == "T1" else UNCUS_MM) * np.clip((x / a - 0.6) / 0.3, 0, 1)
-    concave = 1.2 * (1 - np.minimum(radial, 1) ** 2)
-    top = z - (shape.height / 2 + lip - concave)
-    bottom = -z - (shape.height / 2 - lip - concave)
+    wall: np.ndarray = (radial - 1) * np.float32(shape.depth / 2)
+    if shape.osteophyte:
+        rim = np.exp(-(((shape.height / 2 - np.abs(z)) / 1.8) ** 2)) * np.clip(0.6 - y / np.float32(shape.depth), 0, 1)
+        wall = wall - np.float32(shape.osteophyte) * rim
+    top = -below_endplate(points, shape)
+    bottom = -z - (np.float32(shape.height / 2) - _uncus(x, shape) - _hollow(x, y, shape))
     return -blend(-wall, -np.maximum(top, bottom), 1.0)
 
 

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 #: Part of every random seed and UID: raise it when the same seed would give other pixels.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 #: First seed and one past the last. Seeds from 9,000,000 belong to independent evaluation and are refused.
 SEEDS = {"train": range(0, 900_000), "val": range(900_000, 950_000), "test": range(950_000, 1_000_000)}
 FIRST_RESERVED_SEED = 9_000_000
@@ -22,9 +22,7 @@ FIRST_RESERVED_SEED = 9_000_000
 LEVELS = ("C1", "C2", "C3", "C4", "C5", "C6", "C7", "T1")
 
 Point: TypeAlias = tuple[float, float, float]
-Site: TypeAlias = Literal[
-    "body", "pillar", "lamina", "spinous process", "transverse process", "dens", "anterior arch", "posterior arch"
-]
+Phases: TypeAlias = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,23 +31,56 @@ class Profile:
 
     gap_mm: tuple[float, float]
     displacement_mm: tuple[float, float]
+    #: Share of its height that a crushed vertebra loses in front.
+    loss: tuple[float, float]
     noise_hu: tuple[float, float]
     #: Mean number of nutrient canals per vertebra (dark lines that are no fracture).
     canals: float
-    #: Chance per phantom of an old fracture with corticated margins, which counts as no fracture.
-    healed: float
+    #: Mean number of old fractures and normal variants per phantom, which count as no fracture.
+    variants: float
+    #: Mean wear of the joints: 0 a young neck, 1 an old one.
+    wear: float
+    #: Factor on the chance of every artefact, implant and limited coverage.
+    artefacts: float
 
 
 PROFILES = {
-    "easy": Profile(gap_mm=(1.5, 3.0), displacement_mm=(0.0, 3.0), noise_hu=(10, 25), canals=0.3, healed=0.0),
-    "standard": Profile(gap_mm=(0.6, 2.5), displacement_mm=(0.0, 2.0), noise_hu=(15, 40), canals=0.7, healed=0.15),
-    "hard": Profile(gap_mm=(0.4, 1.5), displacement_mm=(0.0, 1.0), noise_hu=(25, 60), canals=1.4, healed=0.4),
+    "easy": Profile(
+        gap_mm=(1.4, 3.0),
+        displacement_mm=(0.5, 3.0),
+        loss=(0.25, 0.5),
+        noise_hu=(10, 25),
+        canals=0.3,
+        variants=0.1,
+        wear=0.2,
+        artefacts=0.2,
+    ),
+    "standard": Profile(
+        gap_mm=(0.6, 2.2),
+        displacement_mm=(0.0, 2.0),
+        loss=(0.15, 0.45),
+        noise_hu=(15, 40),
+        canals=0.7,
+        variants=0.5,
+        wear=0.5,
+        artefacts=1.0,
+    ),
+    "hard": Profile(
+        gap_mm=(0.4, 1.3),
+        displacement_mm=(0.0, 1.0),
+        loss=(0.1, 0.3),
+        noise_hu=(25, 60),
+        canals=1.4,
+        variants=1.2,
+        wear=0.9,
+        artefacts=2.0,
+    ),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vertebra:
-    """Size and pose of one vertebra; lengths in mm, angles in radians."""
+    """Size, pose and wear of one vertebra; lengths in mm, angles in radians."""
 
     level: str
     #: Centre of the body (of the dens for C1) in world coordinates.
@@ -70,25 +101,47 @@ class Vertebra:
     #: Half the distance between the tips of a bifid spinous process.
     bifid: float
     #: Phases of the low-frequency warp that makes left and right differ.
-    warp: tuple[float, float, float, float]
+    warp: Phases
+    #: Lip of worn bone around the endplates.
+    osteophyte: float = 0.0
+    #: Ossified to the vertebra below along its front.
+    bridged: bool = False
+    #: HU added beside worn facet joints.
+    sclerosis: float = 0.0
+    #: Gas in the disc below.
+    gas: bool = False
+    #: Share of its height that the body has lost in front and at the back, acutely or long ago.
+    front_loss: float = 0.0
+    back_loss: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fracture:
-    """A rough plane through a vertebra, in the vertebra's coordinates."""
+class Break:
+    """A plane through a vertebra, in the vertebra's coordinates."""
 
-    level: str
-    site: Site
     point: Point
     normal: Point
     gap_mm: float
     #: The plane ends this far from `point`.
     reach_mm: float
-    #: How far the fragment on the positive side moved, along the plane.
+    #: How far the fragment on the positive side moved.
     shift: Point
-    phases: tuple[float, float, float, float]
-    #: Smooth with a sclerotic rim: an old fracture, a mimic rather than a finding.
-    healed: bool
+    phases: Phases
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesion:
+    """A fractured vertebra, or one that only looks so: an old fracture or a normal variant."""
+
+    level: str
+    #: Mechanism of an acute fracture, or name of the variant.
+    name: str
+    #: Rough and sharp, and counted. Otherwise smooth with a dense rim, and no fracture in the truth.
+    acute: bool
+    breaks: tuple[Break, ...]
+    #: Thickness of swelling in front of the spine and of blood in the canal, mm.
+    swelling_mm: float = 0.0
+    haematoma_mm: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +164,40 @@ class Neck:
     #: Neck radius gained below the shoulder line.
     shoulders: float
     prevertebral: float
+    #: Swelling without a fracture: (level, mm), or nothing.
+    swelling: tuple[str, float] | None
     airway: float
     jaw: bool
     #: How far the jaw is in front of C3.
     jaw_gap: float
     filling: bool
+    #: HU of the arteries: about 45, or 250 and more with contrast medium.
+    vessel_hu: float
+    #: HU of the cartilages of the larynx, which ossify with age.
+    cartilage_hu: float
+    #: Levels with bone in the nuchal ligament behind their spinous process.
+    nuchal: tuple[str, ...]
+    collar: bool
+    tube: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Implant:
+    """Metal in the neck: a plate in front of two bodies, or screws in their pillars with rods."""
+
+    kind: Literal["plate", "rods"]
+    #: Upper and lower level.
+    levels: tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion:
+    """The patient moved while some slices were acquired: those show everything twice."""
+
+    #: First and last slice.
+    slices: tuple[int, int]
+    #: Pixels, (row, column).
+    offset: tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +217,13 @@ class Scan:
     trabecular_hu: float
     cortex_mm: float
     kvp: int
-    kernel: str
+    #: Whose habits the DICOM files follow.
+    vendor: Literal["siemens", "ge", "philips", "canon"]
+    motion: Motion | None
+    #: HU of concentric rings from a badly calibrated detector, 0 for none.
+    rings_hu: float
+    #: Axial images are numbered from the feet up, not from the head down.
+    upwards: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,13 +236,14 @@ class PhantomSpec:
     scan: Scan
     neck: Neck
     vertebrae: tuple[Vertebra, ...]
-    fractures: tuple[Fracture, ...]
+    lesions: tuple[Lesion, ...]
     canals: tuple[Canal, ...]
+    implant: Implant | None
 
     @property
-    def acute(self) -> tuple[Fracture, ...]:
-        """The fractures that count, without healed ones."""
-        return tuple(fracture for fracture in self.fractures if not fracture.healed)
+    def acute(self) -> tuple[Lesion, ...]:
+        """The fractures that count, without old ones and variants."""
+        return tuple(lesion for lesion in self.lesions if lesion.acute)
 
     def to_json(self) -> str:
         """One JSON document with every sampled number."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from inference.phantom.cervical_ct import render, sample_spec
 from inference.phantom.dicom import uid, write_dicom
-from inference.phantom.truth import truth as truth_of
+from inference.phantom.truth import write_truth
 
 logger = logging.getLogger(__name__)
 
@@ -26,18 +25,17 @@ def write_studies(  # noqa: PLR0913 - the options of `dicomnode phantom`, named
 ) -> list[Path]:
     """Write `count` studies with the seeds `seed`, `seed + 1`, ...; return their folders.
 
-    `positive` forces the label of all of them. With `truth`, `out/truth/<study_uid>.json` is written as well.
+    `positive` forces the label of all of them. With `truth`, what was planted goes to `out/truth`, see `write_truth`.
+    Raises ValueError for a reserved seed.
     """
     folders = []
     for number in range(count):
         spec = sample_spec(seed + number, profile, positive=positive)
         phantom = render(spec)
-        study_uid = uid(spec, "study")
-        folder = out / study_uid
-        write_dicom(phantom, folder, localizer=True)
+        folder = out / uid(spec, "study")
+        write_dicom(phantom, folder)
         if truth:
-            (out / "truth").mkdir(parents=True, exist_ok=True)
-            (out / "truth" / f"{study_uid}.json").write_text(json.dumps(truth_of(phantom), indent=2) + "\n")
+            write_truth(phantom, out / "truth")
         progress(f"phantom {number + 1} of {count}: {folder}")
         folders.append(folder)
     return folders

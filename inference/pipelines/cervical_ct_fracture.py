@@ -1,48 +1,62 @@
-"""Fractures of the cervical spine on CT, after paper 003 (Salehinejad et al. 2021).
+"""Fractures of the cervical spine on CT: which vertebra, which slices, and whether there is any.
 
-Read `_analyse`: orient, crop, score every slice and the case, and, only for a positive case, show where.
+Read `_analyse`: orient, score every slice and the case (paper 003), outline and name the vertebrae (paper 001), score
+each of them, and, only for a positive case, show where.
 
-Rules: the case is positive if its calibrated probability reaches the threshold. A negative case has no
-findings, whatever single slices say. A positive case has at least one: if no slice reaches the slice
-threshold, the most suspicious slice is shown.
+Rules: where vertebrae are named, the probability of the case is made of the most suspicious vertebra and the answer of
+paper 003; otherwise it is the latter alone, and the result says so. The case is positive if its calibrated
+probability reaches the threshold. A negative case has no findings, whatever single slices or vertebrae say. A
+positive case has at least one: if nothing reaches its own threshold, the most suspicious place is shown.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from inference import engine, fracture_regions, weights
-from inference.findings import Analysis, Code, ModelIdentity
-from inference.nets.cervical_fracture import FractureNets, Scores
-from inference.nets.resnet import ResNet
-from inference.nets.sequence import SliceSequence
-from inference.pipeline import UnknownPipeline
-from inference.preprocess import input_limits
+from inference import cervical_ct, fracture_regions, novelty, vertebrae, weights
+from inference.cervical_ct import LevelAnswer
+from inference.datasets.labelled import CERVICAL
+from inference.findings import Analysis, Code, Mask, ModelIdentity
+from inference.fracture_regions import Answer, Region, Shown
+from inference.nets.cervical_fracture import FractureNets, Scores, features
+from inference.nets.unet import VertebraUNet
+from inference.nets.vertebra_fracture import VertebraFracture
+from inference.novelty import Novelty
+from inference.pipeline import UnknownPipeline, identity_of, manifests
+from inference.preprocess import content, input_limits
 from inference.preprocess.axial import Axial, orient
 from inference.preprocess.crop import case_crop
+from inference.vertebrae import CODES, Vertebrae
 from inference.volume import Volume
 
 NAME = "cervical-ct-fracture"
 FRACTURE = Code(scheme="SCT", value="72704001", meaning="Fracture")
 CERVICAL_SPINE = Code(scheme="SCT", value="122494005", meaning="Cervical spine")
+NO_MODEL = "vertebrae are not named: no model for that is configured"
+ENOUGH = 0.25  # of a region inside a vertebra that gives it its level: regions reach beyond the bone
+SLICES_ALONE = "the probability of the case is that of the slices alone"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Model:
-    """Everything that does not depend on the volume."""
+    """Everything that does not depend on the volume. Manifests and operating points are by table name."""
 
     identity: ModelIdentity
+    manifests: Mapping[str, Mapping[str, Any]]
+    points: Mapping[str, Mapping[str, float]]
     nets: FractureNets
-    manifest: Mapping[str, Any]
-    threshold: float
-    slice_threshold: float
+    gate: Novelty
+    #: Outlines vertebrae; None where the table pins no model for that.
+    unet: VertebraUNet | None
+    #: Judges each vertebra; None where the table pins no model for that.
+    levels: VertebraFracture | None
     regions: fracture_regions.Settings
 
 
@@ -57,47 +71,70 @@ class Probabilities:
     slice_spread: np.ndarray
 
 
-def load(table: Mapping[str, Any], model_dir: Path, device: str) -> Callable[[Volume], Analysis]:
+@dataclass(frozen=True, kw_only=True)
+class _Answers:
+    """Everything that the networks said about one volume, in the orientation of `axial`."""
+
+    axial: Axial
+    probabilities: Probabilities
+    found: Vertebrae
+    levels: Mapping[str, Answer]
+    #: Of the whole case, and the threshold that it has to reach.
+    case: float
+    threshold: float
+
+
+def load(table: Mapping[str, Any], config_dir: Path, device: str) -> Callable[[Volume], Analysis]:
     """Load the networks that the table pins; the result analyses one volume at a time."""
-    manifest = weights.read_manifest(model_dir, sha256=table["model"]["manifest_sha256"])
-    point, regions = _output(table.get("output", {}), manifest)
+    read = manifests(table, config_dir)
+    folder = {part: config_dir / table[part]["directory"] for part in read}
+    points, regions = _output(table.get("output", {}), read)
+    unet = levels = None
+    if "vertebrae" in read:
+        unet = cervical_ct.vertebra_net(folder["vertebrae"], read["vertebrae"], device)
+    if "levels" in read:
+        _require_same_models(read)
+        levels = cervical_ct.level_net(folder["levels"], read["levels"], device)
     model = _Model(
-        identity=weights.identity(manifest),
-        nets=load_nets(model_dir, manifest, device),
-        manifest=manifest,
-        threshold=point["threshold"],
-        slice_threshold=point["slice_threshold"],
+        identity=identity_of(read),
+        manifests=read,
+        points=points,
+        nets=cervical_ct.fracture_nets(folder["model"], read["model"], device),
+        gate=cervical_ct.gate(folder["model"], read["model"], device),
+        unet=unet,
+        levels=levels,
         regions=regions,
     )
     return lambda volume: _analyse(model, volume)
 
 
+def _require_same_models(read: Mapping[str, Mapping[str, Any]]) -> None:
+    """The answers for vertebrae were calibrated behind two other models: with others they mean something else."""
+    if "vertebrae" not in read:
+        raise UnknownPipeline(f"{NAME}: [levels] needs the outlines of [vertebrae], which is missing")
+    for part, digest in read["levels"]["behind"].items():
+        if read[part]["sha256"] != digest:
+            raise weights.UntrustedWeights(
+                f"{NAME}: [levels] was calibrated behind weights {digest} of [{part}], not {read[part]['sha256']}; "
+                "run dicomnode train cervical-ct-levels again"
+            )
+
+
 def _output(
-    output: Mapping[str, Any], manifest: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], fracture_regions.Settings]:
-    """The operating point and the region settings that the `[output]` table names."""
-    points = {point["name"]: point for point in manifest["operating_points"]}
+    output: Mapping[str, Any], read: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Mapping[str, float]], fracture_regions.Settings]:
+    """The operating point, of each model that has it, and the region settings that the `[output]` table names."""
     chosen = output.get("operating_point")
-    if chosen not in points:
-        raise UnknownPipeline(f"{NAME}: [output] operating_point {chosen!r}: the model has {', '.join(points)}")
+    points = {}
+    for part in [part for part in read if read[part]["operating_points"]]:
+        there = {point["name"]: point for point in read[part]["operating_points"]}
+        if chosen not in there:
+            raise UnknownPipeline(f"{NAME}: [output] operating_point {chosen!r}: [{part}] has {', '.join(there)}")
+        points[part] = there[chosen]
     try:
-        return points[chosen], fracture_regions.Settings(**output.get("regions", {}))
+        return points, fracture_regions.Settings(**output.get("regions", {}))
     except TypeError as error:  # its text names the missing or unknown key
         raise UnknownPipeline(f"{NAME}: [output.regions]: {error}") from error
-
-
-def load_nets(model_dir: Path, manifest: Mapping[str, Any], device: str) -> FractureNets:
-    """Build both networks from the manifest and fill them with its verified weights."""
-    tensors = weights.load_tensors(model_dir, manifest)
-    target = engine.choose_device(device)
-    slices = ResNet(**manifest["networks"]["slices"]["arguments"])
-    sequence = SliceSequence(**manifest["networks"]["sequence"]["arguments"])
-    weights.fill(slices, tensors, part="slices")
-    weights.fill(sequence, tensors, part="sequence")
-    return FractureNets(
-        slices.to(target, memory_format=torch.channels_last).eval(),  # type: ignore[call-overload]
-        sequence.to(target).eval(),
-    )
 
 
 def calibrate(scores: Scores, calibration: Mapping[str, float]) -> Probabilities:
@@ -115,27 +152,121 @@ def calibrate(scores: Scores, calibration: Mapping[str, float]) -> Probabilities
 
 def _analyse(model: _Model, volume: Volume) -> Analysis:
     start = time.perf_counter()
-    reason = input_limits.refuse(volume, model.manifest["input"])
+    manifest = model.manifests["model"]
+    reason = input_limits.refuse(volume, manifest["input"])
     axial = orient(volume)
-    crop = None if reason else case_crop(axial.array, model.manifest["input"]["size"])
+    measured = {} if reason else content.measure(axial.array, volume.spacing)
+    reason = reason or content.refuse(measured)
+    crop = None if reason else case_crop(axial.array)
     if crop is None:
         return _not_applicable(model, volume, reason or "no bone was found in this series")
-    hu = crop.cut(torch.from_numpy(axial.array))
+    hu = crop.cut(torch.from_numpy(axial.array), manifest["input"]["size"])
     prepared = time.perf_counter()
-    probabilities = calibrate(model.nets.score(hu), model.manifest["calibration"])
+    views = [features(model.nets.slices, hu, flip=flip) for flip in (False, True)]
+    distance, limit = model.gate.distance(novelty.case_features(views[0])), manifest["novelty"]["threshold"]
+    if reason := novelty.refuse(distance, limit):
+        return _not_applicable(model, volume, reason)
+    scores = model.nets.score_features(views)
+    sliced = time.perf_counter()
+    answers = _answers(model, volume, axial, scores)
     scored = time.perf_counter()
-    regions: tuple[fracture_regions.Region, ...] = ()
-    if probabilities.case >= model.threshold:
-        suspicious = _suspicious(probabilities.slices, model.slice_threshold)
+    shown: list[tuple[Shown, Answer]] = []
+    if answers.case >= answers.threshold:
         scene = fracture_regions.Scene(axial.array, hu, crop, volume.spacing[1], volume.voxel_mm3)
-        regions = fracture_regions.find(model.nets.slices, scene, suspicious, probabilities.slices, model.regions)
-    explained = time.perf_counter()
-    return _analysis(
-        model,
-        volume,
-        (axial, probabilities, regions),
-        {"preprocess": prepared - start, "networks": scored - prepared, "explain": explained - scored},
+        shown = _shown_levels(model, scene, answers) if answers.levels else _shown_slices(model, scene, answers)
+    timings = {
+        "preprocess": prepared - start,
+        "slices": sliced - prepared,
+        "vertebrae": scored - sliced,
+        "explain": time.perf_counter() - scored,
+    }
+    remarks = (
+        *volume.quality,
+        *input_limits.outside(volume, manifest["input"]),
+        *content.complaints(measured, manifest["content"]),
+        *novelty.complaints(distance, limit),
+        *answers.found.notes,
+        *(() if answers.levels or model.levels is None else (SLICES_ALONE,)),
     )
+    return _analysis(model, volume, answers, shown, remarks, timings)
+
+
+def _answers(model: _Model, volume: Volume, axial: Axial, scores: Scores) -> _Answers:
+    """Slices and case, then vertebrae, then both together."""
+    probabilities = calibrate(scores, model.manifests["model"]["calibration"])
+    alone = _Answers(
+        axial=axial,
+        probabilities=probabilities,
+        found=Vertebrae(named={}, notes=(NO_MODEL,)),
+        levels={},
+        case=probabilities.case,
+        threshold=model.points["model"]["threshold"],
+    )
+    if model.unet is None:
+        return alone
+    found = vertebrae.locate(model.unet, axial.array, volume.spacing, model.manifests["vertebrae"]["input"]["mm"])
+    named = replace(alone, found=found)
+    if model.levels is None or not found.named:
+        return named
+    size, fitted = (model.manifests["levels"][key] for key in ("input", "calibration"))
+    raw = cervical_ct.level_answers(model.levels, axial.array, found, volume.spacing, size["size"])
+    return replace(
+        named,
+        levels={level: _level_answer(answer, fitted["level_temperature"]) for level, answer in raw.items()},
+        case=_sigmoid(cervical_ct.stacked(fitted["stacking"], float(scores.case.mean()), raw)),
+        threshold=model.points["levels"]["threshold"],
+    )
+
+
+def _level_answer(answer: LevelAnswer, temperature: float) -> Answer:
+    views = [_sigmoid(logit / temperature) for logit in answer.logits]
+    return Answer(_sigmoid(answer.logit / temperature), _sigmoid(answer.logit), float(np.std(views)))
+
+
+def _shown_levels(model: _Model, scene: fracture_regions.Scene, answers: _Answers) -> list[tuple[Shown, Answer]]:
+    """One finding per suspicious vertebra, most probable first, never none."""
+    ranked = sorted(answers.levels, key=lambda level: -answers.levels[level].probability)
+    threshold = model.points["levels"]["level_threshold"]
+    chosen = [level for level in ranked if answers.levels[level].probability >= threshold] or ranked[:1]
+    slices = answers.probabilities.slices
+    outlines = {level: answers.found.named[level] for level in chosen}
+    # Slices above the slice threshold, and in each of these vertebrae at least the most suspicious one.
+    looked_at = {int(n) for n in np.nonzero(slices >= model.points["model"]["slice_threshold"])[0]}
+    for outline in outlines.values():
+        first, last = outline.box[0].start, outline.box[0].stop
+        looked_at.add(first + int(slices[first:last].argmax()))
+    hot = fracture_regions.suspicious_places(model.nets.slices, scene, np.array(sorted(looked_at)), model.regions)
+    found = []
+    for number, level in enumerate(chosen[: model.regions.max_findings], start=1):
+        region = fracture_regions.in_vertebra(hot, outlines[level].box, outlines[level].inside, slices)
+        shown = Shown(region, answers.axial, number, FRACTURE, CODES[level], level)
+        found.append((shown, answers.levels[level]))
+    return found
+
+
+def _shown_slices(model: _Model, scene: fracture_regions.Scene, answers: _Answers) -> list[tuple[Shown, Answer]]:
+    """Where the slice network looks in the suspicious slices, with the vertebra in which that is."""
+    scores = answers.probabilities
+    suspicious = _suspicious(scores.slices, model.points["model"]["slice_threshold"])
+    regions = fracture_regions.find(model.nets.slices, scene, suspicious, scores.slices, model.regions)
+    shown = []
+    for number, region in enumerate(regions, start=1):
+        level = _level_of(region, answers.found)
+        site = CERVICAL_SPINE if level is None else CODES[level]
+        shown.append((Shown(region, answers.axial, number, FRACTURE, site, level), _slice_answer(scores, region)))
+    return shown
+
+
+def _level_of(region: Region, found: Vertebrae) -> str | None:
+    """The cervical vertebra that holds most of a region, if any holds enough of it."""
+    inside = {level: region.inside_of(one.box, one.inside) for level, one in found.named.items() if level in CODES}
+    best = max(inside, key=lambda level: inside[level], default=None)
+    return best if best is not None and inside[best] >= ENOUGH else None
+
+
+def _slice_answer(scores: Probabilities, region: Region) -> Answer:
+    key = region.key_slice
+    return Answer(float(scores.slices[key]), float(scores.raw_slices[key]), float(scores.slice_spread[key]))
 
 
 def _suspicious(slices: np.ndarray, threshold: float) -> np.ndarray:
@@ -147,15 +278,11 @@ def _suspicious(slices: np.ndarray, threshold: float) -> np.ndarray:
 def _analysis(
     model: _Model,
     volume: Volume,
-    parts: tuple[Axial, Probabilities, tuple[fracture_regions.Region, ...]],
+    answers: _Answers,
+    shown: list[tuple[Shown, Answer]],
+    remarks: tuple[str, ...],
     timings: Mapping[str, float],
 ) -> Analysis:
-    axial, probabilities, regions = parts
-    findings, masks = [], []
-    for number, region in enumerate(regions, start=1):
-        shown = fracture_regions.Shown(region, axial, number, FRACTURE, CERVICAL_SPINE)
-        findings.append(shown.finding(volume.voxel_mm3, probabilities))
-        masks.append(shown.mask(volume.array.shape))
     return Analysis(
         pipeline=NAME,
         state="done",
@@ -163,14 +290,27 @@ def _analysis(
         model=model.identity,
         target=FRACTURE,
         site=CERVICAL_SPINE,
-        case_probability=probabilities.case,
-        threshold=model.threshold,
-        slice_probabilities=tuple(float(p) for p in axial.slices_back(probabilities.slices)),
-        findings=tuple(findings),
-        masks=tuple(masks),
-        quality=volume.quality + input_limits.outside(volume, model.manifest["input"]),
+        case_probability=answers.case,
+        threshold=answers.threshold,
+        slice_probabilities=tuple(float(p) for p in answers.axial.slices_back(answers.probabilities.slices)),
+        level_probabilities={level: answer.probability for level, answer in answers.levels.items()},
+        findings=tuple(one.finding(volume.voxel_mm3, answer) for one, answer in shown),
+        masks=(*(one.mask(volume.array.shape) for one, _ in shown), *_outlines(answers, volume)),
+        quality=remarks,
         timings={**timings, "total": sum(timings.values())},
     )
+
+
+def _outlines(answers: _Answers, volume: Volume) -> list[Mask]:
+    """The named cervical vertebrae as segments."""
+    masks = []
+    for level in (level for level in CERVICAL if level in answers.found.named):
+        one = answers.found.named[level]
+        low, high = tuple(side.start for side in one.box), tuple(side.stop for side in one.box)
+        box = ((low[0], low[1], low[2]), (high[0], high[1], high[2]))
+        array = fracture_regions.in_volume(box, one.inside, answers.axial, volume.array.shape)
+        masks.append(Mask(label=level, array=array, kind=CODES[level]))
+    return masks
 
 
 def _not_applicable(model: _Model, volume: Volume, reason: str) -> Analysis:
@@ -182,6 +322,10 @@ def _not_applicable(model: _Model, volume: Volume, reason: str) -> Analysis:
         target=FRACTURE,
         site=CERVICAL_SPINE,
         case_probability=None,
-        threshold=model.threshold,
+        threshold=model.points["model"]["threshold"],
         quality=volume.quality,
     )
+
+
+def _sigmoid(logit: float) -> float:
+    return float(torch.sigmoid(torch.tensor(logit, dtype=torch.float64)))

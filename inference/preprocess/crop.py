@@ -23,21 +23,25 @@ MIN_BONE_PIXELS = 20  # fewer bright pixels are noise, not a vertebra
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """A square in image pixels, which may reach beyond the image, and the size it is resized to."""
+    """A square in image pixels, which may reach beyond the image."""
 
     top: int
     left: int
     side: int
     #: (rows, columns) of the full image.
     image: tuple[int, int]
-    size: int
 
-    def cut(self, hu: torch.Tensor) -> torch.Tensor:
-        """(slices, rows, columns) HU to (slices, size, size)."""
+    def inside(self, array: np.ndarray) -> np.ndarray:
+        """The part of (slices, rows, columns) that lies in the square, as it is."""
+        rows, columns = self._inside()
+        return np.asarray(array[:, rows, columns])
+
+    def cut(self, hu: torch.Tensor, size: int) -> torch.Tensor:
+        """(slices, rows, columns) HU to (slices, size, size), black outside the image."""
         rows, columns = self._inside()
         square = hu.new_full((len(hu), self.side, self.side), PAD_HU, dtype=torch.float32)
         square[:, self._shifted(rows, self.top), self._shifted(columns, self.left)] = hu[:, rows, columns].float()
-        return interpolate(square[:, None], size=(self.size, self.size), mode="bilinear", align_corners=False)[:, 0]
+        return interpolate(square[:, None], size=(size, size), mode="bilinear", align_corners=False)[:, 0]
 
     def put_back(self, maps: torch.Tensor) -> torch.Tensor:
         """(slices, height, width) maps of the crop, at any resolution, to (slices, rows, columns); 0 outside."""
@@ -82,31 +86,27 @@ def slice_box(hu: np.ndarray) -> tuple[int, int, int, int] | None:
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
-def slice_crops(hu: np.ndarray, size: int) -> list[Crop | None]:
+def slice_crops(hu: np.ndarray) -> list[Crop | None]:
     """The paper's crop: one square per slice (slices, rows, columns); None for slices without bone."""
     boxes = [slice_box(plane) for plane in hu]
     rows, columns = hu.shape[1:]
-    return [None if box is None else _square(box, (rows, columns), size) for box in boxes]
+    return [None if box is None else _square(box, (rows, columns)) for box in boxes]
 
 
-def case_crop(hu: np.ndarray, size: int, *, cover: float = 0.5) -> Crop | None:
-    """One square for all slices: each edge is the quantile `cover` of the slices' edges, 0.5 the median."""
+def case_crop(hu: np.ndarray) -> Crop | None:
+    """One square for all slices: each edge is the median of the slices' edges. None without bone."""
     found = [box for box in (slice_box(plane) for plane in hu) if box is not None]
     if not found:
         return None
-    boxes = np.array(found)
-    top, left = np.quantile(boxes[:, :2], 1 - cover, axis=0)
-    bottom, right = np.quantile(boxes[:, 2:], cover, axis=0)
+    top, left, bottom, right = np.median(found, axis=0).astype(int)
     rows, columns = hu.shape[1:]
-    return _square((int(top), int(left), int(bottom), int(right)), (rows, columns), size)
+    return _square((int(top), int(left), int(bottom), int(right)), (rows, columns))
 
 
-def _square(box: tuple[int, int, int, int], image: tuple[int, int], size: int) -> Crop:
+def _square(box: tuple[int, int, int, int], image: tuple[int, int]) -> Crop:
     top, left, bottom, right = box
     side = max(round(max(bottom - top, right - left) * (1 + 2 * MARGIN)), 8)
-    return Crop(
-        top=round((top + bottom - side) / 2), left=round((left + right - side) / 2), side=side, image=image, size=size
-    )
+    return Crop(top=round((top + bottom - side) / 2), left=round((left + right - side) / 2), side=side, image=image)
 
 
 def _without_specks(mask: np.ndarray) -> np.ndarray:

@@ -1,14 +1,19 @@
-"""Which volumes a model may see: refused, or analysed with a remark that they are outside the validated range.
+"""Which volumes a model may see by their headers: refused, or analysed with a remark.
 
-The limits come from the `input` part of the model's manifest.
+The limits come from the `input` part of the model's manifest. Age, kernel and slice thickness are judged where both
+the manifest and the header name them. Scouts and secondary captures are kept away by the selection of series, gaps
+and duplicates by the volume gate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from datetime import date
 from typing import Any
 
 import numpy as np
+from pydicom import Dataset
 
 from inference.preprocess.axial import tilt_degrees, turn_degrees
 from inference.volume import Volume
@@ -16,6 +21,14 @@ from inference.volume import Volume
 MAX_TILT = 45.0  # degrees; beyond it these are no axial slices
 MAX_TURN = 45.0  # degrees; beyond it flips alone cannot put the patient's front up
 BONE_HU = 300
+
+_DAYS = {"D": 1, "W": 7, "M": 30.44, "Y": 365.25}  # by the unit of an Age String (PS3.5 section 6.2)
+#: Families of reconstruction kernels by name: Siemens until and since Force, GE, Philips, Canon. Kernels in between,
+#: and names that are not here, belong to neither.
+_KERNELS = {
+    "sharp": r"[BHIU][6-9]\d[a-z]?|[BHQU][a-z][5-9]\d|(HD )?(BONE|BONEPLUS|EDGE|LUNG|ULTRA)|D|E|L|Y[A-E]|FC[358]\d",
+    "smooth": r"[BHI][1-4]\d[a-z]?|[BHQU][a-z][1-4]\d|(HD )?(SOFT|STANDARD|STND)|A|B|U[AB]|FC[012]\d",
+}
 
 
 def refuse(volume: Volume, limits: Mapping[str, Any]) -> str:
@@ -26,6 +39,9 @@ def refuse(volume: Volume, limits: Mapping[str, Any]) -> str:
     slices = len(volume.array)
     if slices < limits["min_slices"]:
         return f"{slices} slices: the model needs at least {limits['min_slices']}"
+    age, youngest = age_years(volume.headers[0]), limits.get("min_age_years")
+    if age is not None and youngest is not None and age < youngest:
+        return f"the patient is {age:.0f} years old: the model reads patients from {youngest} years"
     tilt = tilt_degrees(volume)
     if tilt > MAX_TILT:
         return f"slices are tilted {tilt:.0f} degrees from axial: the model reads axial slices"
@@ -39,17 +55,49 @@ def refuse(volume: Volume, limits: Mapping[str, Any]) -> str:
 
 def outside(volume: Volume, limits: Mapping[str, Any]) -> tuple[str, ...]:
     """One sentence for everything in which the volume differs from what the model was validated with."""
-    step, row, column = volume.spacing
-    coverage = step * len(volume.array)
-    measured = (
-        ("slice spacing", step, limits["slice_spacing_mm"], "mm"),
-        *(("pixel spacing", value, limits["pixel_spacing_mm"], "mm") for value in sorted({row, column})),
-        ("coverage", coverage, limits["coverage_mm"], "mm"),
-        ("slice tilt", tilt_degrees(volume), (0, limits["max_tilt_degrees"]), "degrees"),
-    )
-    sentences = (
+    sentences = [
         f"outside the validated range: {name} {value:.2f} {unit}, validated {low} to {high} {unit}"
-        for name, value, (low, high), unit in measured
+        for name, value, (low, high), unit in _measured(volume, limits)
         if not low - 1e-3 <= value <= high + 1e-3
-    )
+    ]
+    kernel, validated = _kernel(volume.headers[0]), limits.get("kernel")
+    family = kernel_family(kernel)
+    if family and validated and family != validated:
+        sentences.append(f"outside the validated range: {kernel} is a {family} kernel, validated with {validated} ones")
     return tuple(dict.fromkeys(sentences))  # rows and columns usually say the same
+
+
+def age_years(header: Dataset) -> float | None:
+    """How old the patient was at the study, by Patient's Age or else the dates; None if the header does not say."""
+    given = re.fullmatch(r"(\d{3})([DWMY])", str(header.get("PatientAge") or "").strip())
+    if given:
+        return int(given[1]) * _DAYS[given[2]] / _DAYS["Y"]
+    try:
+        birth, study = (date.fromisoformat(str(header.get(k) or "")) for k in ("PatientBirthDate", "StudyDate"))
+    except ValueError:  # empty or no date: anonymised studies have neither
+        return None
+    return (study - birth).days / _DAYS["Y"]
+
+
+def kernel_family(kernel: str) -> str | None:
+    """The family of a Convolution Kernel (0018,1210): "sharp" (for bone), "smooth" (for soft tissue), or unknown."""
+    return next((family for family, names in _KERNELS.items() if re.fullmatch(names, kernel, re.IGNORECASE)), None)
+
+
+def _kernel(header: Dataset) -> str:
+    """The name of the kernel; Siemens adds the strength of its iterative reconstruction as a second value."""
+    value = header.get("ConvolutionKernel") or ""
+    return (value if isinstance(value, str) else str(value[0])).strip()
+
+
+def _measured(volume: Volume, limits: Mapping[str, Any]) -> Iterator[tuple[str, float, tuple[float, float], str]]:
+    """Name, value, limits and unit of every number that the manifest limits."""
+    step, row, column = volume.spacing
+    yield "slice spacing", step, limits["slice_spacing_mm"], "mm"
+    for value in sorted({row, column}):
+        yield "pixel spacing", value, limits["pixel_spacing_mm"], "mm"
+    yield "coverage", step * len(volume.array), limits["coverage_mm"], "mm"
+    yield "slice tilt", tilt_degrees(volume), (0, limits["max_tilt_degrees"]), "degrees"
+    thickness = volume.headers[0].get("SliceThickness")  # less than the spacing leaves gaps, more blurs
+    if thickness and "slice_thickness_mm" in limits:
+        yield "slice thickness", float(thickness), limits["slice_thickness_mm"], "mm"

@@ -9,20 +9,49 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-TASKS = ("cervical-ct-fracture",)
+#: Settings file in `config/training/` to module of this package: a task has a compact and a full size.
+TASKS = {
+    "cervical-ct-fracture": "cervical_ct_fracture",
+    "cervical-ct-fracture-full": "cervical_ct_fracture",
+    "cervical-ct-vertebrae": "cervical_ct_vertebrae",
+    "cervical-ct-vertebrae-full": "cervical_ct_vertebrae",
+    "cervical-ct-levels": "cervical_ct_levels",
+    "cervical-ct-levels-full": "cervical_ct_levels",
+}
 
 
-def run(
-    task: str, *, config_dir: Path, out: Path, cache: Path | None = None, progress: Callable[[str], None] = logger.info
+def run(  # noqa: PLR0913 - the options of `dicomnode train`, named
+    task: str,
+    *,
+    config_dir: Path,
+    out: Path,
+    data: str | None = None,
+    cache: Path | None = None,
+    device: str = "auto",
+    progress: Callable[[str], None] = logger.info,
 ) -> Path:
-    """Train the model of a task on phantoms, evaluate it, and write a model folder; return that folder.
+    """Train the model of a task, evaluate it, and write a model folder; return that folder.
 
-    `cache` keeps the rendered phantoms (several GB, default `out/phantoms`) and can be shared between runs.
-    A finished slice network that an interrupted run with the same settings left in `out` is used again.
+    `data` names a data set to use instead of the configured phantoms. `cache` keeps its cases as arrays (about
+    25 MB each, default `out/cases`) and can be shared between tasks. An interrupted run goes on where it stopped.
     """
     if task not in TASKS:
         raise ValueError(f"no training task {task!r}: there is {', '.join(TASKS)}")
     # A task imports torch; naming the tasks does not.
-    module = importlib.import_module(f"inference.training.{task.replace('-', '_')}")
-    folder: Path = module.train(config_dir, out, cache=cache or out / "phantoms", progress=progress)
+    from inference import engine
+    from inference.training.job import Job, read_settings
+
+    out.mkdir(parents=True, exist_ok=True)
+    module = importlib.import_module(f"inference.training.{TASKS[task]}")
+    job = Job(
+        task=task,
+        settings=read_settings(config_dir, task),
+        config_dir=config_dir,
+        data=data,
+        out=out,
+        cache=cache or out / "cases",
+        device=engine.choose_device(device),
+        progress=progress,
+    )
+    folder: Path = module.train(job)
     return folder

@@ -11,27 +11,40 @@ from inference.preprocess.crop import PAD_HU
 
 ROTATION = 10.0  # degrees, paper 003 section 3.2
 SCALE = (0.85, 1.2)  # patients and crops differ in size
-SHIFT = 0.05  # of the image
+SHIFT = 0.1  # of half the image
 HU_GAIN, HU_OFFSET, HU_NOISE = 0.05, 20.0, 20.0  # scanners differ; not in the paper
 
 
 def augment(hu: torch.Tensor, masks: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """(batch, rows, columns) HU and masks 0..1 to the same, each image moved with its mask."""
-    count = len(hu)
+    """HU and masks 0..1 to the same, both (batch, channels, size, size), moved and with other HU.
 
-    def uniform(low: float, high: float) -> torch.Tensor:
-        return torch.rand(count, generator=generator) * (high - low) + low
-
-    angle = uniform(-ROTATION, ROTATION) * math.pi / 180
-    scale = uniform(*SCALE)
-    flip = (uniform(0, 1) < 0.5).float() * 2 - 1
-    cos, sin = angle.cos() * scale, angle.sin() * scale
-    rows = [flip * cos, -sin, uniform(-SHIFT, SHIFT), flip * sin, cos, uniform(-SHIFT, SHIFT)]
-    matrices = torch.stack(rows, 1).reshape(count, 2, 3)
-    grid = affine_grid(matrices, [count, 1, *hu.shape[1:]], align_corners=False)
+    The channels of an item, such as neighbouring slices, move alike.
+    """
     # grid_sample pads with 0, so that black has to be 0 while the image is moved.
-    both = grid_sample(torch.stack([hu.float() - PAD_HU, masks.float()], 1), grid, align_corners=False)
-    moved = both[:, 0] + PAD_HU
-    noise = torch.randn(hu.shape, generator=generator) * uniform(0, HU_NOISE)[:, None, None]
-    gain, offset = uniform(1 - HU_GAIN, 1 + HU_GAIN), uniform(-HU_OFFSET, HU_OFFSET)
-    return moved * gain[:, None, None] + offset[:, None, None] + noise, both[:, 1]
+    both = _moved(torch.cat([hu.float() - PAD_HU, masks.float()], 1), generator)
+    planes = hu.shape[1]
+    return _changed(both[:, :planes] + PAD_HU, generator), both[:, planes:]
+
+
+def _moved(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    angle = _uniform(images, -ROTATION, ROTATION, generator) * math.pi / 180
+    scale = _uniform(images, *SCALE, generator)
+    flip = (_uniform(images, 0, 1, generator) < 0.5).float() * 2 - 1
+    right, down = (_uniform(images, -SHIFT, SHIFT, generator) for _ in range(2))
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    matrices = torch.stack([flip * cos, -sin, right, flip * sin, cos, down], 1).reshape(-1, 2, 3)
+    grid = affine_grid(matrices, list(images.shape), align_corners=False)
+    return grid_sample(images, grid, align_corners=False)
+
+
+def _changed(hu: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    gain, offset, noise = (
+        _uniform(hu, low, high, generator)[:, None, None, None]
+        for low, high in ((1 - HU_GAIN, 1 + HU_GAIN), (-HU_OFFSET, HU_OFFSET), (0, HU_NOISE))
+    )
+    return hu * gain + offset + torch.randn(hu.shape, generator=generator).to(hu.device) * noise
+
+
+def _uniform(images: torch.Tensor, low: float, high: float, generator: torch.Generator) -> torch.Tensor:
+    """One number per item of the batch."""
+    return (torch.rand(len(images), generator=generator) * (high - low) + low).to(images.device)

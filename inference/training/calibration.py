@@ -9,6 +9,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 SCREEN_SENSITIVITY = 0.95
+RIDGE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,25 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     optimizer.step(closure)  # type: ignore[no-untyped-call]
     # Separable validation cases would drive the temperature to zero, and every answer to certainty.
     return float(log_temperature.detach().exp().clamp(0.5, 10))
+
+
+def fit_logistic(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
+    """Bias and weights (k,) of a logistic regression of labels (n,) on several logits (n, k), lightly regularised."""
+    x, y = torch.from_numpy(logits).float(), torch.from_numpy(labels).float()
+    parameters = torch.zeros(1 + x.shape[1], requires_grad=True)
+    optimizer = torch.optim.LBFGS([parameters], lr=0.1, max_iter=500, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = binary_cross_entropy_with_logits(x @ parameters[1:] + parameters[0], y)
+        # Separable validation cases would drive the weights, and so every answer to certainty.
+        loss = loss + RIDGE * parameters[1:].square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    fitted = parameters.detach().numpy().astype(float)
+    return float(fitted[0]), fitted[1:]
 
 
 def operating_points(probability: np.ndarray, labels: np.ndarray) -> tuple[OperatingPoint, ...]:

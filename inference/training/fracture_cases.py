@@ -6,20 +6,24 @@ part per slice in addition, which the paper does not have: it gives every slice 
 
 from __future__ import annotations
 
-import copy
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.utils.rnn import pad_sequence
 
+from inference.datasets.labelled import UnusableData
+from inference.datasets.store import Case
 from inference.nets.cervical_fracture import features
 from inference.nets.resnet import ResNet
 from inference.nets.sequence import SliceSequence
-from inference.training.phantom_cases import Case
+from inference.training import loop
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +54,12 @@ class FeatureCase:
     fractured: float
 
 
-def extract(net: ResNet, case: Case, *, flip: bool = False) -> FeatureCase:
+def extract(net: ResNet, case: Case, size: int, *, flip: bool = False) -> FeatureCase:
     """Compute the slice features of a case, of its mirror image with `flip`."""
+    if case.fractured is None:
+        raise UnusableData(f"{case.name} ({case.source}) does not say whether there is a fracture")
     return FeatureCase(
-        features=features(net, torch.from_numpy(np.array(case.hu)), flip=flip).clone(),
+        features=features(net, case.hu_at(slice(None), size), flip=flip).cpu().clone(),
         labels=torch.from_numpy(case.labels).float(),
         weights=torch.from_numpy(case.clear).float(),
         fractured=float(case.fractured),
@@ -65,33 +71,33 @@ def train(
     validation: Sequence[FeatureCase],
     settings: SequenceSettings,
     *,
+    folder: Path,
     progress: Callable[[str], None] = logger.info,
-) -> SliceSequence:
-    """Train; return the network of the epoch with the lowest validation loss, in eval mode."""
+) -> tuple[SliceSequence, loop.History]:
+    """Train on the CPU; the network of the epoch with the lowest validation loss, in eval mode, and its curves."""
     torch.manual_seed(settings.seed)
-    rng = np.random.default_rng(settings.seed)
     net = SliceSequence(features=cases[0].features.shape[1], units=settings.units, dropout=settings.dropout)
     optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate)
-    best, best_loss, best_epoch = copy.deepcopy(net), float("inf"), 0
-    for epoch in range(1, settings.epochs + 1):
-        net.train()
-        order, losses = rng.permutation(len(cases)), []
-        for first in range(0, len(order), settings.batch):
-            parts = _losses(net, [cases[int(i)] for i in order[first : first + settings.batch]])
-            total = torch.stack(list(parts.values())).sum()
-            if not torch.isfinite(total):
-                raise FloatingPointError(f"sequence losses in epoch {epoch}: {parts}; lower learning_rate")
-            optimizer.zero_grad()
-            total.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(total.item())
-        held_out = validation_loss(net, validation)
-        if held_out < best_loss:
-            best, best_loss, best_epoch = copy.deepcopy(net), held_out, epoch
-        progress(f"cases epoch {epoch}/{settings.epochs} loss {np.mean(losses):.4f} val loss {held_out:.4f}")
-        if epoch - best_epoch >= settings.patience:
-            break
-    return best.eval()
+    learner = loop.Learner(
+        module=net,
+        optimizer=optimizer,
+        schedule=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _step: 1.0),
+        rng=np.random.default_rng(settings.seed),
+        generator=torch.Generator(),
+        epochs=settings.epochs,
+        patience=settings.patience,
+    )
+    history = loop.fit(
+        learner,
+        lambda: _epoch(learner, cases, settings.batch),
+        lambda: {"score": -validation_loss(net, validation)},
+        checkpoint=loop.Checkpoint(
+            path=folder / f"sequence-{settings.units}.checkpoint",
+            made_with={"settings": asdict(settings), "features": _digest([*cases, *validation])},
+        ),
+        progress=lambda text: progress(f"sequence of {settings.units} units: {text}"),
+    )
+    return net.eval(), history
 
 
 def validation_loss(net: SliceSequence, cases: Sequence[FeatureCase]) -> float:
@@ -101,11 +107,33 @@ def validation_loss(net: SliceSequence, cases: Sequence[FeatureCase]) -> float:
         return float(torch.stack(list(_losses(net, cases).values())).sum())
 
 
-def _losses(net: SliceSequence, cases: Sequence[FeatureCase]) -> dict[str, torch.Tensor]:
+def _epoch(learner: loop.Learner, cases: Sequence[FeatureCase], batch: int) -> dict[str, float]:
+    learner.module.train()
+    order = learner.rng.permutation(len(cases))
+    return loop.mean(
+        [
+            loop.step(learner, _losses(learner.module, [cases[int(i)] for i in order[first : first + batch]]))
+            for first in range(0, len(order), batch)
+        ]
+    )
+
+
+def _digest(cases: Sequence[FeatureCase]) -> str:
+    """Features of another slice network, or of other cases, are another training."""
+    digest = hashlib.sha256()
+    for case in cases:
+        for part in (case.features, case.labels, case.weights):
+            digest.update(part.numpy().tobytes())
+        digest.update(str(case.fractured).encode())
+    return digest.hexdigest()
+
+
+def _losses(net: nn.Module, cases: Sequence[FeatureCase]) -> dict[str, torch.Tensor]:
     features = pad_sequence([case.features for case in cases], batch_first=True)  # (cases, longest, features)
     labels = pad_sequence([case.labels for case in cases], batch_first=True)
     weights = pad_sequence([case.weights for case in cases], batch_first=True)  # 0 on padding
     slices, whole = net(features, torch.tensor([len(case.features) for case in cases]))
-    per_slice = binary_cross_entropy_with_logits(slices, labels, weight=weights, reduction="sum") / weights.sum()
+    known = weights.sum().clamp(min=1)  # no slice of the batch may be labelled
+    per_slice = binary_cross_entropy_with_logits(slices, labels, weight=weights, reduction="sum") / known
     target = torch.tensor([case.fractured for case in cases])
-    return {"case": binary_cross_entropy_with_logits(whole, target), "slices": per_slice}
+    return {"case loss": binary_cross_entropy_with_logits(whole, target), "slice loss": per_slice}

@@ -26,7 +26,7 @@ from inference.phantom.studies import write_studies
 from scripts.benchmarks import common
 
 SEED, STUDIES, QUIET_SECONDS = 950_000, 5, 1.0
-STAGES = ("assembly", "read", "preprocess", "networks", "explain", "write", "hand over", "deliver")
+STAGES = ("assembly", "read", "preprocess", "slices", "vertebrae", "explain", "write", "hand over", "deliver")
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ def stages(book: Ledger, study_uid: str) -> dict[str, float]:
     infer, delivery = book.rows(schema.task, study_uid=study_uid)
     timings = book.rows(schema.analysis, study_uid=study_uid)[0]["document"]["timings"]
     analysed, delivered = (book.rows(schema.attempt, task_id=task["id"])[-1]["at"] for task in (infer, delivery))
-    inside = {stage: timings[stage] for stage in ("read", "preprocess", "networks", "explain", "write")}
+    inside = {stage: timings[stage] for stage in ("read", "preprocess", "slices", "vertebrae", "explain", "write")}
     return {
         "assembly": study["released_at"] - study["last_at"],
         **inside,

@@ -1,0 +1,129 @@
+"""Trains the model for single cervical vertebrae, and fits how the three models together answer for a case.
+
+Read `train`: the network learns from the outlines of the data set; everything after it (calibration, the case,
+thresholds, the test) runs behind the outlines that the pinned vertebra model finds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inference.datasets.labelled import UnusableData
+from inference.datasets.store import Case
+from inference.evaluation import levels as evaluation
+from inference.evaluation.binary import expected_calibration_error
+from inference.training import calibration, vertebra_fractures
+from inference.training.job import Job, round_to_half
+from inference.training.vertebra_fractures import LevelSettings
+
+TASK = "cervical-ct-levels"
+#: Parts of the data, and their shares when one data set is divided.
+PARTS = {"train": 0.75, "validation": 0.1, "test": 0.15}
+VERSION = "0.1.0"
+
+
+def train(job: Job) -> Path:
+    """Train the network and write weights, manifest, curves and model card; return their folder."""
+    start = time.monotonic()
+    cases = job.cases(PARTS)
+    settings = LevelSettings(**job.settings["levels"])
+    net, history = vertebra_fractures.train(
+        cases["train"], cases["validation"], settings, folder=job.out, device=job.device, progress=job.progress
+    )
+    round_to_half(net)
+    nets = evaluation.behind(job.config_dir, net, settings.size, str(job.device))
+    fitted, points = _calibrate(_score(nets, cases["validation"], job))
+    tested = _score(nets, cases["test"], job)
+    metrics = evaluation.measure(tested, fitted, points)
+    manifest = {
+        **_manifest(settings),
+        "behind": dict(nets.digests),
+        "calibration": {**fitted, "fitted_on": f"{len(cases['validation'])} validation cases", "dtype": "float32"},
+        "operating_points": points,
+        "metrics": metrics,
+        "references": [_reference(cases["test"], tested)],
+    }
+    seconds = time.monotonic() - start
+    measured = evaluation.metric_lines(metrics)
+    return job.write(manifest, {"levels": net}, {"levels": history}, measured=measured, seconds=seconds)
+
+
+def _score(nets: evaluation.Nets, cases: Sequence[Case], job: Job) -> list[evaluation.ScoredLevels]:
+    scored = []
+    for number, case in enumerate(cases, start=1):
+        scored.append(evaluation.score(nets, case))
+        if number % 20 == 0:
+            job.progress(f"scored {number} of {len(cases)} cases")
+    return scored
+
+
+def _calibrate(scored: Sequence[evaluation.ScoredLevels]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Temperature of the vertebrae, regression for the case, and thresholds of both."""
+    named = [case for case in scored if case.answers]
+    if not named:
+        raise UnusableData("the vertebra model names the vertebrae of no validation case: retrain it on this data set")
+    logits, labels = (np.concatenate(part) for part in evaluation.pairs(named))
+    temperature = calibration.fit_temperature(logits, labels)
+    inputs = np.array([[case.case, max(answer.logit for answer in case.answers.values())] for case in named])
+    truth = np.array([case.fractured for case in named])
+    bias, (case_weight, level_weight) = calibration.fit_logistic(inputs, truth)
+    overall = bias + inputs @ np.array([case_weight, level_weight])
+    fitted = {
+        "level_temperature": temperature,
+        "stacking": {"bias": bias, "case": float(case_weight), "levels": float(level_weight)},
+        "level_ece_before": expected_calibration_error(logits, labels),
+        "level_ece_after": expected_calibration_error(logits / temperature, labels),
+    }
+    of_levels = calibration.operating_points(_sigmoid(logits / temperature), labels)
+    of_cases = calibration.operating_points(_sigmoid(overall), truth)
+    return fitted, [
+        {
+            "name": case.name,
+            "threshold": case.threshold,
+            "level_threshold": level.threshold,
+            "validation_sensitivity": case.sensitivity,
+            "validation_specificity": case.specificity,
+        }
+        for case, level in zip(of_cases, of_levels, strict=True)
+    ]
+
+
+def _reference(cases: Sequence[Case], tested: Sequence[evaluation.ScoredLevels]) -> dict[str, Any]:
+    """The first test case whose vertebrae are named, with the answers: what a smoke test repeats."""
+    at = next(n for n, case in enumerate(tested) if case.answers)
+    answers = {level: answer.logit for level, answer in tested[at].answers.items()}
+    return {"case": cases[at].name, "logits": answers}
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-logits)))
+
+
+def _manifest(settings: LevelSettings) -> Mapping[str, Any]:
+    arguments = {"width": settings.width, "units": settings.units}
+    return {
+        "id": TASK,
+        "version": VERSION,
+        "task": "Fracture of each cervical vertebra on axial CT, and of the case",
+        "algorithm": "15 slices of each vertebra with their neighbours and its outline, ResNet-50 topology, "
+        "bidirectional LSTM; the case by logistic regression on the most suspicious vertebra and the sequence model",
+        "networks": {"levels": {"architecture": "vertebra-fracture", "arguments": arguments}},
+        "input": {
+            "modality": "CT",
+            "body_part": "CSPINE",
+            "plane": "axial",
+            "size": settings.size,
+        },
+        "output": {"code": "SCT 72704001 Fracture", "site": "C1 to C7", "unit": "probability"},
+        "uncertainty": "standard deviation over the image and its mirror image",
+        "limitations": [
+            "Never saw a patient: metrics are about phantoms and say nothing about clinical performance.",
+            "Answers only for vertebrae that the vertebra model could name.",
+            "T1 and below are not examined.",
+        ],
+    }

@@ -1,0 +1,55 @@
+"""Which cases learn, which choose, and which judge: the parts of the data that never share a patient."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, combinations
+from pathlib import Path
+
+from inference.datasets.labelled import UnusableData
+from inference.datasets.store import Case, prepare
+
+
+def prepared(texts: Mapping[str, str], *, cache: Path, progress: Callable[[str], None]) -> dict[str, list[Case]]:
+    """The parts as the configuration names them, each a data set of its own, such as ranges of phantom seeds.
+
+    Raises UnusableData when a part is empty, or two share a patient.
+    """
+    parts = {part: prepare(text, cache=cache, progress=progress) for part, text in texts.items()}
+    for part, cases in parts.items():
+        if not cases:
+            raise UnusableData(f"{texts[part]}: the part {part} has no case")
+    for one, other in combinations(parts, 2):
+        shared = {(c.source, c.patient) for c in parts[one]} & {(c.source, c.patient) for c in parts[other]}
+        if shared:
+            raise UnusableData(f"the parts {one} and {other} share {len(shared)} patients, such as {min(shared)[1]}")
+    return parts
+
+
+def divided(
+    text: str, shares: Mapping[str, float], *, cache: Path, progress: Callable[[str], None]
+) -> dict[str, list[Case]]:
+    """One data set divided by patient: the same patients come to the same part on every machine, whatever is added.
+
+    Raises UnusableData when a part stays empty.
+    """
+    cases = prepare(text, cache=cache, progress=progress)
+    limits = dict(zip(shares, accumulate(shares.values()), strict=True))
+    total = sum(shares.values())
+    parts: dict[str, list[Case]] = {part: [] for part in shares}
+    for case in cases:
+        place = int.from_bytes(hashlib.sha256(case.patient.encode()).digest()[:6], "big") / 2**48 * total
+        parts[next(part for part, limit in limits.items() if place < limit)].append(case)
+    empty = [part for part, chosen in parts.items() if not chosen]
+    if empty:
+        raise UnusableData(f"{text}: {len(cases)} cases are too few, nothing is left for {', '.join(empty)}")
+    return parts
+
+
+def require_both_classes(parts: Mapping[str, Sequence[Case]]) -> None:
+    """Raises UnusableData for a part in which no case is fractured, or none is not: found out after hours otherwise."""
+    for part, cases in parts.items():
+        for fractured, kind in ((True, "fractured"), (False, "free of fractures")):
+            if not any(case.fractured is fractured for case in cases):
+                raise UnusableData(f"none of the {len(cases)} cases of the part {part} is {kind}: add cases")
