@@ -131,7 +131,7 @@ def named(share: np.ndarray, mm: float) -> tuple[dict[str, _Candidate], tuple[st
     problem = _problem(candidates)
     if problem:
         return {}, (f"vertebrae are not named: {problem}",)
-    partial = [level for level, candidate in candidates.items() if candidate.cut_off]
+    partial = [level for level, candidate in candidates.items() if candidate.cut_off and level in CERVICAL]
     return candidates, (f"partly in view: {', '.join(partial)}",) if partial else ()
 
 
