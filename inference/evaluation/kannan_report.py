@@ -50,8 +50,7 @@ def write(
             curves[row.name] = calibrated
     document = {
         "protocol": request.name,
-        "command": f"dicomnode evaluate --protocol {request.name}"
-        + (f" --data {request.data}" if request.data else ""),
+        "command": f"dicomnode evaluate {request.name}" + (f" --data {request.data}" if request.data else ""),
         "data": settings.data,
         "source": cases["test"][0].source,
         "parts": {part: _counts(cases[part], parts[part]) for part in parts},

@@ -29,7 +29,7 @@ def test_the_demo_finds_the_planted_fracture_and_leaves_its_results():
     assert "finding 1," in done.stdout
     report, segmentation = (pydicom.dcmread(OUT / name) for name in ("sr.dcm", "seg.dcm"))
     assert (report.Modality, segmentation.Modality) == ("SR", "SEG")
-    truth = json.loads(next((OUT / "study" / "truth").iterdir()).read_text())
+    truth = json.loads(next((OUT / "study" / "truth").glob("*.json")).read_text())
     assert truth["study_uid"] == report.StudyInstanceUID == segmentation.StudyInstanceUID
     assert "Fracture: Present" in (OUT / "sr.txt").read_text()
     assert len(Image.open(OUT / "overlay.png").convert("RGB").getcolors(1 << 20)) > 50
