@@ -24,6 +24,9 @@ from inference.novelty import Novelty
 from inference.preprocess import vertebra_crop
 from inference.vertebrae import Vertebrae
 
+#: The pipeline whose table pins the three models.
+NAME = "cervical-ct-fracture"
+
 Manifest = Mapping[str, Any]
 
 

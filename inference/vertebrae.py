@@ -18,6 +18,7 @@ from inference import engine
 from inference.datasets.labelled import CERVICAL
 from inference.findings import Code
 from inference.nets.unet import Maps, VertebraUNet
+from inference.preprocess.crop import PAD_HU
 from inference.preprocess.isotropic import INSIDE, enlarge, resample
 from inference.preprocess.sagittal import LEVELS, images, network_input
 
@@ -31,7 +32,6 @@ CODES = {
     )
 }
 STRIDE = 32  # of the network: images are padded to a multiple
-AIR = -1024.0
 LANDMARKS = ("C1", "C2", "T1")
 #: mm between the centres of neighbours, along the spine's axis; C1 lies around the dens of C2.
 DISTANCE = (7.0, 32.0)
@@ -103,7 +103,7 @@ def shares(net: VertebraUNet, hu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     device = next(net.parameters()).device
     net.eval()
     slices, rows = hu.shape[:2]
-    padded = np.pad(hu, [(0, -slices % STRIDE), (0, -rows % STRIDE), (0, 0)], constant_values=AIR)
+    padded = np.pad(hu, [(0, -slices % STRIDE), (0, -rows % STRIDE), (0, 0)], constant_values=PAD_HU)
     columns = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))
 
     def probabilities(at: torch.Tensor) -> torch.Tensor:

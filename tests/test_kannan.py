@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from inference import evaluation
 from inference.datasets.labelled import UnusableData
 from inference.datasets.store import Case
 from inference.evaluation import kannan_report
@@ -19,6 +18,7 @@ from inference.nets.slice_classifiers import PUBLISHED, Widths
 from inference.nets.unet import Maps, VertebraUNet
 from inference.training.parts import divided
 from tests.cases import silent, write_case
+from tests.protocols import run_protocol, write_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "kannan"
@@ -72,21 +72,12 @@ def write_all(folder: Path) -> None:
         labelled_case(folder, number, fractured=number % 2 == 0)
 
 
-def config(folder: Path, *, text: str = SETTINGS) -> Path:
-    """Write a configuration folder with the small protocol."""
-    (folder / "protocols").mkdir(parents=True, exist_ok=True)
-    (folder / "protocols" / f"{NAME}.toml").write_text(text)
-    return folder
-
-
 def small(folder: Path) -> Settings:
-    return read_settings(config(folder) / "protocols" / f"{NAME}.toml")
+    return read_settings(write_settings(folder, NAME, SETTINGS))
 
 
 def run(folder: Path, *, progress=silent, text: str = SETTINGS) -> list[Path]:
-    return evaluation.run_protocol(
-        NAME, config_dir=config(folder, text=text), out=folder / "out", cache=folder, device="cpu", progress=progress
-    )
+    return run_protocol(folder, NAME, text, progress)
 
 
 @pytest.fixture(scope="module")
@@ -392,6 +383,6 @@ def test_the_full_settings_have_the_published_widths():
 
 
 def test_shares_of_other_parts_are_refused(tmp_path):
-    path = config(tmp_path, text=SETTINGS.replace("validation = 0.25\n", "")) / "protocols" / f"{NAME}.toml"
+    path = write_settings(tmp_path, NAME, SETTINGS.replace("validation = 0.25\n", ""))
     with pytest.raises(ValueError, match=r"kannan.toml: \[shares\] needs train, validation and test, not train, test"):
         read_settings(path)

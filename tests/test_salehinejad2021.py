@@ -13,9 +13,18 @@ from inference.datasets.labelled import UnusableData
 from inference.datasets.store import Case
 from inference.evaluation import salehinejad2021_report
 from inference.evaluation.paper_tables import COLUMNS
-from inference.evaluation.salehinejad2021 import Settings, answer, cropped, divided, read_settings, stored_folds
+from inference.evaluation.salehinejad2021 import (
+    Settings,
+    answer,
+    cropped,
+    divided,
+    read_settings,
+    shuffled,
+    stored_folds,
+)
 from inference.preprocess.crop import case_crop, slice_crops
 from tests.cases import silent, write_case
+from tests.protocols import run_protocol, write_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "salehinejad2021"
@@ -23,6 +32,7 @@ SETTINGS = """
 data = "phantom:standard@0+12"
 folds = 3
 ablation_folds = 1
+control_folds = 1
 top_k = 2
 seed = 1
 
@@ -48,15 +58,8 @@ seed = 1
 """
 
 
-def config(folder: Path, *, text: str = SETTINGS) -> Path:
-    """Write a configuration folder with the small protocol."""
-    (folder / "protocols").mkdir(parents=True, exist_ok=True)
-    (folder / "protocols" / f"{NAME}.toml").write_text(text)
-    return folder
-
-
 def small(folder: Path) -> Settings:
-    return read_settings(config(folder) / "protocols" / f"{NAME}.toml")
+    return read_settings(write_settings(folder, NAME, SETTINGS))
 
 
 def cases(folder: Path, *, count: int = 12, fractured: int = 6) -> list[Case]:
@@ -70,9 +73,7 @@ def cases(folder: Path, *, count: int = 12, fractured: int = 6) -> list[Case]:
 
 
 def run(folder: Path, *, progress=silent) -> list[Path]:
-    return evaluation.run_protocol(
-        NAME, config_dir=config(folder), out=folder / "out", cache=folder, device="cpu", progress=progress
-    )
+    return run_protocol(folder, NAME, SETTINGS, progress)
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,46 @@ def test_the_ablation_has_both_crops_on_the_same_cases_of_its_folds(finished):
     assert split["rows"]["BLSTM-3, slice crop"]["brier"] != split["rows"]["BLSTM-3, case crop"]["brier"]
 
 
+def test_the_control_answers_for_the_fractures_of_other_cases(finished):
+    folder, paths = finished
+    control, tables = document(folder)["control"], document(folder)["tables"]
+    split = control["case"]["splits"]["imbalanced"]
+    assert (split["positives"], split["negatives"]) == (2, 2)  # one fold, with as many of both
+    rows, whole = split["rows"], tables["case"]["splits"]["imbalanced"]["rows"]
+    assert list(rows) == list(whole)
+    assert rows["BLSTM-3"]["counts"] != whole["BLSTM-3"]["counts"][:1]
+    page = paths[1].read_text()
+    assert "## Control: shuffled labels" in page
+    assert f"| case | BLSTM-3 | {rows['BLSTM-3']['roc_auc']:.3f}" in page
+
+
+def test_shuffled_cases_keep_their_images_and_have_all_of_anothers_labels(tmp_path):
+    cut = [cropped(case, "case", 32) for case in cases(tmp_path, count=4, fractured=2)]
+    folds = [np.array([0, 2]), np.array([1, 3])]
+    found = shuffled(cut, folds, seed=1)
+    assert [case.fractured for case in found] == [False, False, True, True]
+    for case, own, donor in zip(found, cut, (cut[2], cut[3], cut[0], cut[1]), strict=True):
+        assert np.array_equal(case.hu, own.hu)
+        assert np.array_equal(case.labels, donor.labels)
+        assert case.has_fractures is donor.has_fractures
+    assert np.array_equal(found[2].fractures, cut[0].fractures)
+    again = shuffled(cut, [np.array([0, 1, 2, 3])], seed=2)  # nothing of the first time is left
+    assert [case.has_fractures for case in again] == [bool(case.fractured) for case in again]
+    assert sum(bool(case.fractured) for case in again) == 2
+
+
+def test_another_height_gets_the_fractures_at_the_same_share_of_it(tmp_path):
+    tall, short = (cropped(case, "case", 32) for case in cases(tmp_path, count=2, fractured=1))
+    hu = np.array(short.hu)[::2]
+    (short.folder / "hu.npy").unlink()
+    np.save(short.folder / "hu.npy", hu)
+    short = replace(short, area=np.zeros(len(hu)))
+    found = shuffled([tall, short], [np.array([0, 1])], seed=1)[1]
+    assert len(found.labels) == len(found.fractures) == len(hu)
+    middle = np.nonzero(tall.labels)[0].mean() / (len(tall.labels) - 1)
+    assert np.nonzero(found.labels)[0].mean() / (len(hu) - 1) == pytest.approx(middle, abs=0.1)
+
+
 def test_the_page_says_that_these_are_phantoms_how_many_are_fractured_and_whose_the_other_numbers_are(finished):
     _, paths = finished
     page = paths[1].read_text()
@@ -168,7 +209,7 @@ def test_a_finished_run_trains_nothing_again_and_says_the_same(finished):
     before = {path: path.read_bytes() for path in paths}
     said: list[str] = []
     run(folder, progress=said.append)
-    assert sum(line.endswith("finished before") for line in said) == 4
+    assert sum(line.endswith("finished before") for line in said) == 5
     assert not [line for line in said if "epoch" in line]
     assert {path: path.read_bytes() for path in paths} == before
 
@@ -188,9 +229,9 @@ def test_an_interrupted_run_goes_on_in_its_fold_and_ends_as_if_nothing_had_happe
         run(tmp_path, progress=fail)
     said: list[str] = []
     run(tmp_path, progress=said.append)
-    assert "case-crop-fold-1-of-3: finished before" in said
-    assert not [line for line in said if "case-crop-fold-2-of-3: slices: epoch" in line]
-    assert [line for line in said if "case-crop-fold-2-of-3: sequence of 3 units: going on after epoch 1" in line]
+    assert "case-fold-1-of-3: finished before" in said
+    assert not [line for line in said if "case-fold-2-of-3: slices: epoch" in line]
+    assert [line for line in said if "case-fold-2-of-3: sequence of 3 units: going on after epoch 1" in line]
     assert document(tmp_path) == document(finished[0])
 
 
@@ -286,9 +327,16 @@ def test_a_case_that_does_not_say_is_named(tmp_path):
         stored(found, small(tmp_path), tmp_path)
 
 
-@pytest.mark.parametrize(("old", "new"), [("folds = 3", "folds = 2"), ("ablation_folds = 1", "ablation_folds = 4")])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("folds = 3", "folds = 2"),
+        ("ablation_folds = 1", "ablation_folds = 4"),
+        ("control_folds = 1", "control_folds = -1"),
+    ],
+)
 def test_impossible_numbers_of_folds_are_refused(old, new, tmp_path):
-    path = config(tmp_path, text=SETTINGS.replace(f"\n{old}\n", f"\n{new}\n")) / "protocols" / f"{NAME}.toml"
+    path = write_settings(tmp_path, NAME, SETTINGS.replace(f"\n{old}\n", f"\n{new}\n"))
     with pytest.raises(ValueError, match="at least 3 folds"):
         read_settings(path)
 

@@ -15,7 +15,7 @@ from inference.evaluation import levels, vertebrae
 from inference.pipeline import UnknownPipeline
 from tests.blocks import Painter, write_neck
 from tests.cases import silent
-from tests.models import NAME, TABLE, write_config
+from tests.models import NAME, TABLE, WIDTH, write_config
 
 DATA = """
 [data]
@@ -40,7 +40,7 @@ seed = 3
 LEVELS = f"""{DATA}
 [levels]
 size = 24
-width = 1
+width = {WIDTH}
 units = 2
 epochs = 1
 batch = 4

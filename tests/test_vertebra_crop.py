@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.preprocess import vertebra_crop
+from inference.preprocess.crop import PAD_HU
 from inference.preprocess.vertebra_crop import CHANNELS, SLICES, cut, network_input
 
 SPACING = (1.0, 0.5, 0.5)
@@ -61,7 +61,7 @@ def test_a_vertebra_at_an_edge_of_the_volume_is_cut_with_black_around(box):
     inside = np.ones([side.stop - side.start for side in box], bool)
     hu, outline = cut(volume(), box, inside, SPACING, 24)
     assert torch.isfinite(hu).all()
-    assert hu.min() >= vertebra_crop.AIR - 0.01
+    assert hu.min() >= PAD_HU - 0.01
     assert outline[7, 12, 12] > 0.9
 
 

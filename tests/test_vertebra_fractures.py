@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from inference.datasets.labelled import CERVICAL, UnusableData
+from inference.nets.resnet import ResNet
 from inference.nets.vertebra_fracture import VertebraFracture
-from inference.preprocess.vertebra_crop import CHANNELS, SLICES
-from inference.training.vertebra_fractures import LevelSettings, Vertebrae, auc, balanced, outlined, train
+from inference.preprocess.vertebra_crop import CHANNELS, NEIGHBOURS, SLICES
+from inference.training.vertebra_fractures import LevelSettings, Vertebrae, auc, balanced, begin, outlined, train
 from tests.blocks import write_neck
 from tests.cases import silent, write_case
 
@@ -78,6 +79,25 @@ def test_an_item_has_the_shape_that_the_network_reads(necks):
     assert (slices.shape, whole.shape) == ((2, SLICES), (2,))
 
 
+def trained() -> ResNet:
+    """Return a network for slices of three windows, the same every time."""
+    torch.manual_seed(7)
+    return ResNet(width=2).eval()
+
+
+def test_a_network_begins_as_the_one_for_slices_with_the_three_windows_as_one():
+    one = trained()
+    net = begin(SETTINGS, one).eval()
+    images = torch.rand(2, CHANNELS, 32, 32)
+    three = images[:, NEIGHBOURS, None].expand(-1, 3, -1, -1)
+    torch.testing.assert_close(net.slices.features(images), one.features(three))
+
+
+def test_a_network_of_another_width_is_no_beginning():
+    with pytest.raises(ValueError, match="width 2: the pinned fracture model has another"):
+        begin(SETTINGS, ResNet(width=3))
+
+
 def test_training_goes_on_where_it_stopped_and_scores_what_it_keeps(necks, tmp_path):
     def interrupt(text: str) -> None:
         if "epoch 1/" in text:
@@ -85,11 +105,11 @@ def test_training_goes_on_where_it_stopped_and_scores_what_it_keeps(necks, tmp_p
 
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    cpu = torch.device("cpu")
-    net, history = train(necks, necks, SETTINGS, folder=tmp_path / "a", device=cpu, progress=silent)
+    net, stopped, again = (begin(SETTINGS, trained()) for _ in range(3))
+    history = train(net, necks, necks, SETTINGS, folder=tmp_path / "a", progress=silent)
     with pytest.raises(KeyboardInterrupt):
-        train(necks, necks, SETTINGS, folder=tmp_path / "b", device=cpu, progress=interrupt)
-    again, resumed = train(necks, necks, SETTINGS, folder=tmp_path / "b", device=cpu, progress=silent)
+        train(stopped, necks, necks, SETTINGS, folder=tmp_path / "b", progress=interrupt)
+    resumed = train(again, necks, necks, SETTINGS, folder=tmp_path / "b", progress=silent)
     assert history == resumed
     for name, tensor in net.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name

@@ -12,9 +12,9 @@ from inference.datasets import isotropic
 from inference.datasets.isotropic import Isotropic
 from inference.datasets.labelled import UnusableData
 from inference.nets.unet import Maps
+from inference.preprocess.crop import PAD_HU
 from inference.preprocess.sagittal import LEVELS, images
 from inference.training.vertebra_segmentation import (
-    AIR,
     Sagittal,
     SegmentationSettings,
     changed,
@@ -110,7 +110,7 @@ def test_a_cut_end_is_air_without_labels():
     assert 2 < len(cut) < 30
     for moved, marks in cut:
         lost = ~marks[0].bool().any(1)
-        assert moved[:, lost].mean() < AIR * 0.8
+        assert moved[:, lost].mean() < PAD_HU * 0.8
 
 
 def test_the_same_item_is_the_same_in_every_process(files):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from inference.evaluation.bootstrap import interval
 from inference.training.fracture_slices import area_under_curve
@@ -19,7 +20,7 @@ CALIBRATION_BINS = 15
 
 def expected_calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean distance between confidence and frequency over bins with the same number of cases."""
-    probability = 1 / (1 + np.exp(-logits))
+    probability = expit(logits)
     order = np.argsort(probability)
     parts = np.array_split(order, min(CALIBRATION_BINS, len(order)))
     gaps = [len(part) * abs(probability[part].mean() - labels[part].mean()) for part in parts]
@@ -64,7 +65,7 @@ def _specificity(cut: float) -> Callable[[np.ndarray, np.ndarray], float]:
 def calibration(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> dict[str, float]:
     """Expected calibration error and Brier score of calibrated logits."""
     logits, truth = np.concatenate(scores), np.concatenate(labels)
-    brier = float(np.mean((1 / (1 + np.exp(-logits)) - truth) ** 2))
+    brier = float(np.mean((expit(logits) - truth) ** 2))
     return {"ece": expected_calibration_error(logits, truth), "brier": brier}
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from inference import cervical_ct, pipeline
+from inference.cervical_ct import NAME
 from inference.datasets.store import Case, prepare
 from inference.evaluation import fracture, levels, vertebrae
-from inference.pipelines.cervical_ct_fracture import NAME
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,11 @@ def _vertebrae(config_dir: Path, device: str, _: Callable[[str], None]) -> Subje
 
 def _levels(config_dir: Path, device: str, _: Callable[[str], None]) -> Subject:
     folder, manifest = pipeline.pinned(NAME, config_dir, "levels")
-    net = cervical_ct.level_net(folder, manifest, device)
-    nets = levels.behind(config_dir, net, manifest["input"]["size"], device)
+    net, size = cervical_ct.level_net(folder, manifest, device), manifest["input"]["size"]
+    first = levels.before(config_dir, device)
     return Subject(
         manifest,
-        lambda case: levels.score(nets, case),
+        lambda case: levels.score(first, net, size, case),
         lambda scored, _: levels.measure(scored, manifest["calibration"], manifest["operating_points"]),
         levels.metric_lines,
     )

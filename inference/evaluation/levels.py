@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from inference import cervical_ct, pipeline, vertebrae
-from inference.cervical_ct import LevelAnswer
+from inference.cervical_ct import NAME, LevelAnswer
 from inference.datasets.labelled import CERVICAL, UnusableData
 from inference.datasets.store import Case
 from inference.evaluation import binary
@@ -19,8 +19,6 @@ from inference.nets.cervical_fracture import FractureNets
 from inference.nets.unet import VertebraUNet
 from inference.nets.vertebra_fracture import VertebraFracture
 from inference.training.fracture_slices import area_under_curve
-
-NAME = "cervical-ct-fracture"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,43 +32,39 @@ class ScoredLevels:
 
 
 @dataclass(frozen=True)
-class Nets:
-    """The three models, with the voxel size of one and the image sizes of the others."""
+class Before:
+    """The two models that answer before single vertebrae are looked at, and what their images are."""
 
     fracture: FractureNets
     fracture_size: int
     unet: VertebraUNet
     mm: float
-    levels: VertebraFracture
-    size: int
-    #: SHA-256 of the weights of the other two models, by their tables in the pipeline configuration.
+    #: SHA-256 of their weights, by their tables in the pipeline configuration.
     digests: Mapping[str, str]
 
 
-def behind(config_dir: Path, net: VertebraFracture, size: int, device: str) -> Nets:
-    """A network for single vertebrae behind the other two models that the pipeline pins. Raises UntrustedWeights."""
+def before(config_dir: Path, device: str) -> Before:
+    """The two models as the pipeline pins them. Raises UntrustedWeights."""
     folder, manifest = pipeline.pinned(NAME, config_dir, "model")
     outlines, of_outlines = pipeline.pinned(NAME, config_dir, "vertebrae")
-    return Nets(
+    return Before(
         fracture=cervical_ct.fracture_nets(folder, manifest, device),
         fracture_size=manifest["input"]["size"],
         unet=cervical_ct.vertebra_net(outlines, of_outlines, device),
         mm=of_outlines["input"]["mm"],
-        levels=net,
-        size=size,
         digests={"model": manifest["sha256"], "vertebrae": of_outlines["sha256"]},
     )
 
 
-def score(nets: Nets, case: Case) -> ScoredLevels:
-    """Run all three over a labelled case. Raises UnusableData for one without labels of its levels."""
+def score(first: Before, net: VertebraFracture, size: int, case: Case) -> ScoredLevels:
+    """Run all three models over a labelled case. Raises UnusableData for one without labels of its levels."""
     if case.levels is None:
         raise UnusableData(f"{case.name} ({case.source}) does not say which vertebrae are fractured")
     volume = np.asarray(case.hu, np.float32)
-    found = vertebrae.locate(nets.unet, volume, case.spacing, nets.mm)
+    found = vertebrae.locate(first.unet, volume, case.spacing, first.mm)
     return ScoredLevels(
-        case=float(nets.fracture.score(case.hu_at(slice(None), nets.fracture_size)).case.mean()),
-        answers=cervical_ct.level_answers(nets.levels, volume, found, case.spacing, nets.size),
+        case=float(first.fracture.score(case.hu_at(slice(None), first.fracture_size)).case.mean()),
+        answers=cervical_ct.level_answers(net, volume, found, case.spacing, size),
         levels=case.levels,
         fractured=bool(case.fractured),
     )

@@ -223,11 +223,16 @@ def _mean(values: Mapping[str, Any], folds: int, digits: int) -> str:
     return f"{values['mean']:.{digits}f}{spread}{missing}"
 
 
-def _correct(values: Mapping[str, Any], folds: int) -> list[str]:
+def pooled_area(values: Mapping[str, Any]) -> str:
+    """Area under the ROC curve over all folds of a row, with its interval."""
     low, high = (_number(end, 3) for end in values["roc_auc_ci95"])
     area = _number(values["roc_auc"], 3)
+    return area if values["roc_auc_ci95"][0] is None else f"{area} ({low} to {high})"
+
+
+def _correct(values: Mapping[str, Any], folds: int) -> list[str]:
     return [
-        area if values["roc_auc_ci95"][0] is None else f"{area} ({low} to {high})",
+        pooled_area(values),
         _mean(values["roc_auc_folds"], folds, 3),
         *(_number(values[key], 3) for key in ("average_precision", "brier", "ece")),
     ]

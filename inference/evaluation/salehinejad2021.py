@@ -8,6 +8,7 @@ here each row has the one with the largest Youden index on the deciding fold.
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +32,8 @@ from inference.training.fracture_slices import CELL_OVERLAP, SliceSettings
 
 #: One box for the case, as the pipeline has it, and one for every slice, as the paper has it.
 CASE_CROP, SLICE_CROP = "case", "slice"
+#: The case crop with the fractures of other cases: nothing that is learned from them may be found again.
+SHUFFLED = "shuffled"
 SLICE_ROW = "ResNet-50"
 #: Same scores as `ANY_SLICE`, but the threshold of the image level: one slice above it, and the case is positive.
 ANY_SLICE, ANY_POSITIVE_SLICE = "any slice", "any slice, threshold of the image level"
@@ -47,6 +50,7 @@ class Settings:
     data: str
     folds: int
     ablation_folds: int
+    control_folds: int
     top_k: int
     seed: int
     slices: SliceSettings
@@ -62,10 +66,11 @@ def read_settings(path: Path) -> Settings:
         **{**table, "slices": SliceSettings(**table["slices"])},
         sequences=tuple(SequenceSettings(**{**sequence, "units": units}) for units in sequence["units"]),
     )
-    if settings.folds < 3 or not 0 <= settings.ablation_folds <= settings.folds:
+    some = (settings.ablation_folds, settings.control_folds)
+    if settings.folds < 3 or not all(0 <= count <= settings.folds for count in some):
         raise ValueError(
-            f"{path}: at least 3 folds are needed (one tests, one decides, the others train), and the ablation is on "
-            f"some of them, not on {settings.ablation_folds} of {settings.folds}"
+            f"{path}: at least 3 folds are needed (one tests, one decides, the others train), and ablation and control "
+            f"are on some of them, not on {some[0]} and {some[1]} of {settings.folds}"
         )
     return settings
 
@@ -85,11 +90,15 @@ def evaluate(request: Request) -> list[Path]:
     request.out.mkdir(parents=True, exist_ok=True)
     folds = stored_folds(cases, settings, request.out / f"{request.name}-folds.json")
     answers: dict[str, list[Answers]] = {}
-    for crop, count in ((CASE_CROP, settings.folds), (SLICE_CROP, settings.ablation_folds)):
-        request.progress(f"{crop} crop on {count} folds: cutting the slices to {settings.slices.size} pixels")
+    counts = {CASE_CROP: settings.folds, SLICE_CROP: settings.ablation_folds, SHUFFLED: settings.control_folds}
+    for variant, count in counts.items():
+        request.progress(f"{variant}: {count} folds of {len(cases)} cases, slices of {settings.slices.size} pixels")
+        crop = SLICE_CROP if variant == SLICE_CROP else CASE_CROP
         cut = [cropped(case, crop, settings.slices.size) for case in cases if count]
-        answers[crop] = [
-            _named(f"{crop}-crop-fold-{number + 1}-of-{len(folds)}", divided(cut, folds, number), settings, request)
+        if variant == SHUFFLED and count:
+            cut = shuffled(cut, folds, settings.seed)
+        answers[variant] = [
+            _named(f"{variant}-fold-{number + 1}-of-{len(folds)}", divided(cut, folds, number), settings, request)
             for number in range(count)
         ]
     return report.write(request, settings, cases, answers, folds_sha256=digest(folds))
@@ -171,6 +180,30 @@ def cropped(case: Case, crop: str, size: int) -> Case:
         np.save(folder / "part.npy", _cut(hu, crops, size).round().to(torch.int16).numpy())
         (folder / "part.npy").replace(folder / "hu.npy")
     return replace(case, folder=folder, crop=Crop(top=0, left=0, side=size, image=(size, size)))
+
+
+def shuffled(cases: Sequence[Case], folds: Sequence[np.ndarray], seed: int) -> list[Case]:
+    """Cropped cases, each with the fractures of another one of its fold at the same share of its height."""
+    rng = np.random.default_rng(seed)
+    found = list(cases)
+    for fold in folds:
+        order = rng.permutation(fold)
+        for at, donor in zip(order, np.roll(order, 1), strict=True):
+            found[at] = _relabelled(cases[at], cases[donor])
+    return found
+
+
+def _relabelled(case: Case, donor: Case) -> Case:
+    """The images of one cropped case with the labels of another, in a folder of their own."""
+    folder = case.folder.with_name(f"{case.folder.name}-{SHUFFLED}")
+    shutil.rmtree(folder, ignore_errors=True)  # of other folds or another seed
+    folder.mkdir()
+    (folder / "hu.npy").hardlink_to(case.folder / "hu.npy")
+    heights = np.linspace(0, len(donor.labels) - 1, len(case.labels)).round().astype(int)
+    if donor.has_fractures:
+        np.save(folder / "fractures.npy", donor.fractures[heights])
+    area = None if donor.area is None else donor.area[heights]
+    return replace(case, folder=folder, area=area, fractured=donor.fractured, levels=None)
 
 
 def _slice_crops(hu: np.ndarray) -> list[Crop]:

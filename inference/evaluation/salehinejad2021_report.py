@@ -15,7 +15,14 @@ from inference.datasets.store import Case
 from inference.evaluation import paper_tables, plots
 from inference.evaluation.paper_tables import Fold, Level, Row
 from inference.evaluation.protocol import Request
-from inference.evaluation.salehinejad2021 import ANY_POSITIVE_SLICE, CASE_CROP, Answers, Settings
+from inference.evaluation.salehinejad2021 import (
+    ANY_POSITIVE_SLICE,
+    CASE_CROP,
+    SHUFFLED,
+    SLICE_CROP,
+    Answers,
+    Settings,
+)
 
 LEVELS: tuple[Level, ...] = ("image", "case")
 #: arXiv 2010.13336, tables 2 and 3: table, split, positive / negative in each fold, row, and in percent the paper's
@@ -50,16 +57,11 @@ def write(
 ) -> list[Path]:
     """Write NAME.json, NAME.md and a ROC, precision-recall and reliability plot per level; return the paths.
 
-    `answers` are those of each crop, one per fold.
+    `answers` are those of each crop and of the control, one per fold.
     """
     folds = {level: [_fold(one[level]) for one in answers[CASE_CROP]] for level in LEVELS}
-    tables = {level: paper_tables.table(level, folds[level], seed=settings.seed) for level in LEVELS}
-    ablation = {}
-    if settings.ablation_folds:
-        both = [_side_by_side(answers, number) for number in range(settings.ablation_folds)]
-        ablation = {
-            level: paper_tables.table(level, [one[level] for one in both], seed=settings.seed) for level in LEVELS
-        }
+    both = [_side_by_side(answers, number) for number in range(settings.ablation_folds)]
+    tables = _tables(folds, settings.seed)
     document = {
         "protocol": request.name,
         "command": f"dicomnode evaluate {request.name}" + (f" --data {request.data}" if request.data else ""),
@@ -72,7 +74,10 @@ def write(
         "settings": asdict(settings),
         "torch": torch.__version__,
         "tables": tables,
-        "crop_ablation": ablation,
+        "crop_ablation": _tables({level: [one[level] for one in both] for level in LEVELS}, settings.seed),
+        "control": _tables(
+            {level: [_fold(one[level]) for one in answers[SHUFFLED]] for level in LEVELS}, settings.seed
+        ),
         "paper": [dict(zip(("table", "split", "counts", "row", "percent"), row, strict=True)) for row in PAPER],
     }
     numbers, text = request.out / f"{request.name}.json", request.out / f"{request.name}.md"
@@ -80,6 +85,10 @@ def write(
     pictures = [path for level in LEVELS for path in _draw(level, folds[level], tables[level], request)]
     text.write_text(markdown(document, [path.name for path in pictures]))
     return [numbers, text, *pictures]
+
+
+def _tables(folds: Mapping[Level, Sequence[Fold]], seed: int) -> dict[Level, Any]:
+    return {level: paper_tables.table(level, some, seed=seed) for level, some in folds.items() if some}
 
 
 def _fold(level: Mapping[str, Any]) -> Fold:
@@ -94,7 +103,7 @@ def _side_by_side(answers: Mapping[str, Sequence[Answers]], number: int) -> dict
         rows = {
             f"{name}, {crop} crop": row
             for name in answers[CASE_CROP][number][level]["rows"]
-            for crop in answers
+            for crop in (CASE_CROP, SLICE_CROP)
             for row in [answers[crop][number][level]["rows"][name]]
         }
         found[level] = _fold({**answers[CASE_CROP][number][level], "rows": rows})
@@ -127,7 +136,19 @@ def markdown(document: Mapping[str, Any], pictures: Sequence[str]) -> str:
     if document["crop_ablation"]:
         parts += ["## Crop ablation", _ABLATION.format(**document["settings"])]
         parts += [paper_tables.markdown(document["crop_ablation"][level]).strip() for level in LEVELS]
+    if document["control"]:
+        parts += ["## Control: shuffled labels", _CONTROL.format(**document["settings"]), _control(document["control"])]
     return "\n\n".join([*parts, "## The paper's own numbers, on patients", _paper()]) + "\n"
+
+
+def _control(tables: Mapping[str, Any]) -> str:
+    rows = [
+        f"| {level} | {name} | {paper_tables.pooled_area(row)} |"
+        for level in LEVELS
+        for name, row in tables[level]["splits"]["imbalanced"]["rows"].items()
+        if name != ANY_POSITIVE_SLICE
+    ]
+    return "\n".join(["| level | row | ROC AUC |", "|---|---|---|", *rows])
 
 
 def _introduction(document: Mapping[str, Any]) -> str:
@@ -175,6 +196,11 @@ keeps as many images."""
 _ABLATION = (
     "One Otsu box for the case against one for every slice, which is the paper's. Both are trained anew; here on the "
     "first {ablation_folds} of the {folds} folds, so that these numbers differ from those above."
+)
+_CONTROL = (
+    "Every case with the fractures of another case of its fold, in training and in the test, through both stages, on "
+    "the first {control_folds} of the {folds} folds. An area other than 0.5 would mean that something besides the "
+    "image gives the label away."
 )
 _SOURCE = (
     "Quoted from H. Salehinejad et al., Deep Sequential Learning for Cervical Spine Fracture Detection on Computed "

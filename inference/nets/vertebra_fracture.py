@@ -7,7 +7,7 @@ from torch import nn
 
 from inference.nets.resnet import ResNet
 from inference.nets.sequence import SliceSequence
-from inference.preprocess.vertebra_crop import CHANNELS
+from inference.preprocess.vertebra_crop import CHANNELS, NEIGHBOURS
 
 
 class VertebraFracture(nn.Module):
@@ -18,6 +18,16 @@ class VertebraFracture(nn.Module):
         self.slices = ResNet(width=width, channels=CHANNELS)
         self.slices.fc = nn.Identity()  # type: ignore[assignment]
         self.sequence = SliceSequence(features=32 * width, units=units, dropout=dropout)
+
+    def begin_with(self, trained: ResNet) -> None:
+        """Copy a network that finds fractures in slices, of the same width.
+
+        Its three windows become the bone window of the slice in the middle; neighbours and outline begin with nothing.
+        """
+        state = {name: tensor for name, tensor in trained.state_dict().items() if not name.startswith("fc.")}
+        first = torch.zeros_like(self.slices.conv1.weight)
+        first[:, NEIGHBOURS] = state["conv1.weight"].sum(1)
+        self.slices.load_state_dict({**state, "conv1.weight": first})
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         count, slices = images.shape[:2]

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from inference import cervical_ct, fracture_regions, novelty, vertebrae, weights
-from inference.cervical_ct import LevelAnswer
+from inference.cervical_ct import NAME, LevelAnswer
 from inference.datasets.labelled import CERVICAL
 from inference.findings import Analysis, Code, Mask, ModelIdentity
 from inference.fracture_regions import Answer, Region, Shown
@@ -36,7 +37,6 @@ from inference.preprocess.crop import case_crop
 from inference.vertebrae import CODES, Vertebrae
 from inference.volume import Volume
 
-NAME = "cervical-ct-fracture"
 FRACTURE = Code(scheme="SCT", value="72704001", meaning="Fracture")
 CERVICAL_SPINE = Code(scheme="SCT", value="122494005", meaning="Cervical spine")
 NO_MODEL = "vertebrae are not named: no model for that is configured"
@@ -213,14 +213,14 @@ def _answers(model: _Model, volume: Volume, axial: Axial, scores: Scores) -> _An
     return replace(
         named,
         levels={level: _level_answer(answer, fitted["level_temperature"]) for level, answer in raw.items()},
-        case=_sigmoid(cervical_ct.stacked(fitted["stacking"], float(scores.case.mean()), raw)),
+        case=float(expit(cervical_ct.stacked(fitted["stacking"], float(scores.case.mean()), raw))),
         threshold=model.points["levels"]["threshold"],
     )
 
 
 def _level_answer(answer: LevelAnswer, temperature: float) -> Answer:
-    views = [_sigmoid(logit / temperature) for logit in answer.logits]
-    return Answer(_sigmoid(answer.logit / temperature), _sigmoid(answer.logit), float(np.std(views)))
+    views = [expit(logit / temperature) for logit in answer.logits]
+    return Answer(float(expit(answer.logit / temperature)), float(expit(answer.logit)), float(np.std(views)))
 
 
 def _shown_levels(model: _Model, scene: fracture_regions.Scene, answers: _Answers) -> list[tuple[Shown, Answer]]:
@@ -325,7 +325,3 @@ def _not_applicable(model: _Model, volume: Volume, reason: str) -> Analysis:
         threshold=model.points["model"]["threshold"],
         quality=volume.quality,
     )
-
-
-def _sigmoid(logit: float) -> float:
-    return float(torch.sigmoid(torch.tensor(logit, dtype=torch.float64)))

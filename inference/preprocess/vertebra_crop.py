@@ -13,12 +13,12 @@ import torch
 from torch.nn.functional import interpolate
 
 from inference.preprocess import windows
+from inference.preprocess.crop import PAD_HU
 
 SLICES = 15
 NEIGHBOURS = 2  # on either side
 CHANNELS = 2 * NEIGHBOURS + 2
 MARGIN = 0.15  # of the outline's longer side, on each side: a displaced fragment lies outside the outline
-AIR = -1024.0
 
 Box = tuple[slice, slice, slice]
 
@@ -34,7 +34,7 @@ def cut(
     around = np.clip(planes[:, None] + np.arange(-NEIGHBOURS, NEIGHBOURS + 1), 0, len(volume) - 1)
     low, high = int(around.min()), int(around.max()) + 1
     top, left, side = _square(box, spacing)
-    hu = torch.full((high - low, *side), AIR)
+    hu = torch.full((high - low, *side), PAD_HU)
     outline = torch.zeros(high - low, *side)
     rows, columns = _overlap(top, side[0], volume.shape[1]), _overlap(left, side[1], volume.shape[2])
     there = (slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from inference import novelty
 from inference.datasets.store import Case
@@ -110,8 +111,8 @@ def _calibrate(validation: Sequence[evaluation.ScoredCase]) -> tuple[dict[str, f
     }
     fitted["ece_before"] = expected_calibration_error(cases, truth)
     fitted["ece_after"] = expected_calibration_error(cases / fitted["case_temperature"], truth)
-    slice_threshold = calibration.best_f1(_sigmoid(slices / fitted["slice_temperature"]), labels)
-    points = calibration.operating_points(_sigmoid(cases / fitted["case_temperature"]), truth)
+    slice_threshold = calibration.best_f1(expit(slices / fitted["slice_temperature"]), labels)
+    points = calibration.operating_points(expit(cases / fitted["case_temperature"]), truth)
     return fitted, [
         {
             "name": point.name,
@@ -133,7 +134,7 @@ def _references(
         {
             "case": cases[i].name,
             "fractured": cases[i].fractured,
-            "case_probability": float(_sigmoid(np.array(scored[i].case / fitted["case_temperature"]))),
+            "case_probability": float(expit(np.array(scored[i].case / fitted["case_temperature"]))),
         }
         for i in chosen
     ]
@@ -190,7 +191,3 @@ _LIMITATIONS = [
     "Regions come from a coarse Grad-CAM map and show a neighbourhood, not the outline of a fracture.",
     "Does not name the vertebral level: the vertebra model beside it does.",
 ]
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return np.asarray(1 / (1 + np.exp(-logits)))

@@ -1,6 +1,7 @@
 """Trains the model for single cervical vertebrae, and fits how the three models together answer for a case.
 
-Read `train`: the network learns from the outlines of the data set; everything after it (calibration, the case,
+Read `train`: the network begins as the pinned slice network of paper 003 and learns from the outlines of the data
+set; everything after it (calibration, the case,
 thresholds, the test) runs behind the outlines that the pinned vertebra model finds.
 """
 
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 
 from inference.datasets.labelled import UnusableData
 from inference.datasets.store import Case
 from inference.evaluation import levels as evaluation
 from inference.evaluation.binary import expected_calibration_error
+from inference.evaluation.levels import ScoredLevels
 from inference.training import calibration, vertebra_fractures
 from inference.training.job import Job, round_to_half
 from inference.training.vertebra_fractures import LevelSettings
@@ -32,17 +35,27 @@ def train(job: Job) -> Path:
     start = time.monotonic()
     cases = job.cases(PARTS)
     settings = LevelSettings(**job.settings["levels"])
-    net, history = vertebra_fractures.train(
-        cases["train"], cases["validation"], settings, folder=job.out, device=job.device, progress=job.progress
+    first = evaluation.before(job.config_dir, str(job.device))
+    net = vertebra_fractures.begin(settings, first.fracture.slices)
+    history = vertebra_fractures.train(
+        net, cases["train"], cases["validation"], settings, folder=job.out, progress=job.progress
     )
     round_to_half(net)
-    nets = evaluation.behind(job.config_dir, net, settings.size, str(job.device))
-    fitted, points = _calibrate(_score(nets, cases["validation"], job))
-    tested = _score(nets, cases["test"], job)
+
+    def score(part: str) -> list[ScoredLevels]:
+        scored = []
+        for number, case in enumerate(cases[part], start=1):
+            scored.append(evaluation.score(first, net, settings.size, case))
+            if number % 20 == 0:
+                job.progress(f"scored {number} of {len(cases[part])} {part} cases")
+        return scored
+
+    fitted, points = _calibrate(score("validation"))
+    tested = score("test")
     metrics = evaluation.measure(tested, fitted, points)
     manifest = {
         **_manifest(settings),
-        "behind": dict(nets.digests),
+        "behind": dict(first.digests),
         "calibration": {**fitted, "fitted_on": f"{len(cases['validation'])} validation cases", "dtype": "float32"},
         "operating_points": points,
         "metrics": metrics,
@@ -53,16 +66,7 @@ def train(job: Job) -> Path:
     return job.write(manifest, {"levels": net}, {"levels": history}, measured=measured, seconds=seconds)
 
 
-def _score(nets: evaluation.Nets, cases: Sequence[Case], job: Job) -> list[evaluation.ScoredLevels]:
-    scored = []
-    for number, case in enumerate(cases, start=1):
-        scored.append(evaluation.score(nets, case))
-        if number % 20 == 0:
-            job.progress(f"scored {number} of {len(cases)} cases")
-    return scored
-
-
-def _calibrate(scored: Sequence[evaluation.ScoredLevels]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _calibrate(scored: Sequence[ScoredLevels]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Temperature of the vertebrae, regression for the case, and thresholds of both."""
     named = [case for case in scored if case.answers]
     if not named:
@@ -79,8 +83,8 @@ def _calibrate(scored: Sequence[evaluation.ScoredLevels]) -> tuple[dict[str, Any
         "level_ece_before": expected_calibration_error(logits, labels),
         "level_ece_after": expected_calibration_error(logits / temperature, labels),
     }
-    of_levels = calibration.operating_points(_sigmoid(logits / temperature), labels)
-    of_cases = calibration.operating_points(_sigmoid(overall), truth)
+    of_levels = calibration.operating_points(expit(logits / temperature), labels)
+    of_cases = calibration.operating_points(expit(overall), truth)
     return fitted, [
         {
             "name": case.name,
@@ -93,15 +97,11 @@ def _calibrate(scored: Sequence[evaluation.ScoredLevels]) -> tuple[dict[str, Any
     ]
 
 
-def _reference(cases: Sequence[Case], tested: Sequence[evaluation.ScoredLevels]) -> dict[str, Any]:
+def _reference(cases: Sequence[Case], tested: Sequence[ScoredLevels]) -> dict[str, Any]:
     """The first test case whose vertebrae are named, with the answers: what a smoke test repeats."""
     at = next(n for n, case in enumerate(tested) if case.answers)
     answers = {level: answer.logit for level, answer in tested[at].answers.items()}
     return {"case": cases[at].name, "logits": answers}
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return np.asarray(1 / (1 + np.exp(-logits)))
 
 
 def _manifest(settings: LevelSettings) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from inference import engine
 from inference.datasets.labelled import CERVICAL, UnusableData
 from inference.datasets.store import POSITIVE_MM2, Case
+from inference.nets.resnet import ResNet
 from inference.nets.vertebra_fracture import VertebraFracture
 from inference.preprocess import vertebra_crop
 from inference.preprocess.vertebra_crop import Box, network_input
@@ -109,20 +110,31 @@ class Vertebrae(Dataset[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
         return hu, outline, torch.from_numpy(np.concatenate([[np.float32(one.fractured)], one.shown()]))
 
 
+def begin(settings: LevelSettings, trained: ResNet) -> VertebraFracture:
+    """A network that begins as one trained on slices, on the device of that. Raises ValueError for another width."""
+    torch.manual_seed(settings.seed)
+    net = VertebraFracture(width=settings.width, units=settings.units, dropout=settings.dropout)
+    try:
+        net.begin_with(trained)
+    except RuntimeError as error:
+        message = f"[levels] width {settings.width}: the pinned fracture model has another; train and pin that first"
+        raise ValueError(message) from error
+    device = next(trained.parameters()).device
+    return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
 def train(
+    net: VertebraFracture,
     cases: Sequence[Case],
     validation: Sequence[Case],
     settings: LevelSettings,
     *,
     folder: Path,
-    device: torch.device,
     progress: Callable[[str], None] = logger.info,
-) -> tuple[VertebraFracture, loop.History]:
-    """Train on the outlined vertebrae; the network with the best validation AUC in eval mode, and its curves."""
-    torch.manual_seed(settings.seed)
+) -> loop.History:
+    """Train on the outlined vertebrae; the net ends in eval mode with its best validation AUC. Returns the curves."""
+    torch.manual_seed(settings.seed)  # dropout draws from the global generator
     learning, held_out = outlined(cases), outlined(validation)
-    net = VertebraFracture(width=settings.width, units=settings.units, dropout=settings.dropout)
-    net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate)
     steps = -(-len(balanced(learning, np.random.default_rng(0))) // settings.batch)
     learner = loop.Learner(
@@ -136,7 +148,7 @@ def train(
     )
     # The same vertebrae in every epoch: a new draw would move the score by itself.
     judged = balanced(held_out, np.random.default_rng(0))
-    history = loop.fit(
+    return loop.fit(
         learner,
         lambda: _epoch(learner, learning, settings),
         lambda: {"score": auc(net, judged, settings)},
@@ -146,7 +158,6 @@ def train(
         ),
         progress=lambda text: progress(f"levels: {text}"),
     )
-    return net.eval(), history
 
 
 def balanced(vertebrae: Sequence[Outlined], rng: np.random.Generator) -> list[Outlined]:

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from inference import engine
 from inference.datasets.isotropic import Isotropic, read
 from inference.nets.unet import Maps, VertebraUNet
+from inference.preprocess.crop import PAD_HU
 from inference.preprocess.sagittal import LEVELS, images, network_input
 from inference.training import loop
 
@@ -36,7 +37,6 @@ HU_GAIN, HU_OFFSET, HU_NOISE = 0.05, 20.0, 30.0
 CUT_SHARE = 0.4  # of the images lose one end: scans begin and end anywhere
 ANYWHERE = 0.2  # of the slices may lie beside the spine, where nothing is to be found
 FRACTURE_WEIGHT = 10.0  # of fractured voxels in the loss: there are some thousand times more without
-AIR = -1024.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def changed(
         [sin / height, cos / height, rng.uniform(-SHIFT, SHIFT)],
     ]
     grid = affine_grid(torch.tensor([matrix], dtype=torch.float32), [1, 1, size, size], align_corners=False)
-    moved = grid_sample(hu[None] - AIR, grid, align_corners=False)[0]
+    moved = grid_sample(hu[None] - PAD_HU, grid, align_corners=False)[0]
     marks = grid_sample(labels[None], grid, mode="nearest", align_corners=False)[0]
     if rng.random() < CUT_SHARE:
         end = int(rng.integers(0, size // 2))
@@ -108,7 +108,7 @@ def changed(
         moved[:, lost], marks[:, lost] = 0, 0
     noise = torch.from_numpy(rng.standard_normal(moved.shape, dtype=np.float32)) * rng.uniform(0, HU_NOISE)
     gain, offset = rng.uniform(1 - HU_GAIN, 1 + HU_GAIN), rng.uniform(-HU_OFFSET, HU_OFFSET)
-    return (moved + AIR) * gain + offset + noise, marks
+    return (moved + PAD_HU) * gain + offset + noise, marks
 
 
 def train(
