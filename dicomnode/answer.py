@@ -8,7 +8,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -46,10 +46,16 @@ class Job:
         return (self.chosen.pipeline or "none") if self.chosen else "none"
 
     @property
+    def companions(self) -> tuple[Choice, ...]:
+        """The series that go with the chosen one."""
+        return tuple(c for c in self.choices if c.companion and self.chosen and c.pipeline == self.chosen.pipeline)
+
+    @property
     def inputs(self) -> tuple[Instance, ...]:
-        """The instances the answer depends on: those of the chosen series, else every image that was looked at."""
+        """The instances the answer depends on: the chosen series and its companions, else every image looked at."""
         if self.chosen is not None:
-            return tuple(i for i in self.study.instances if i.series_uid == self.chosen.series_uid)
+            used = {choice.series_uid for choice in (self.chosen, *self.companions)}
+            return tuple(i for i in self.study.instances if i.series_uid in used)
         images = tuple(i for i in self.study.instances if i.header.get("Modality") in ("CT", "MR"))
         return images or self.study.instances
 
@@ -93,7 +99,7 @@ def origin(config: Config) -> Origin:
 
 def jobs(study: Study, choices: Sequence[Choice]) -> list[Job]:
     """One job for each pipeline that got a series, or a single one that explains why none did."""
-    chosen: list[Choice | None] = [choice for choice in choices if choice.pipeline is not None]
+    chosen: list[Choice | None] = [choice for choice in choices if choice.pipeline and not choice.companion]
     return [Job(study=study, choices=tuple(choices), chosen=choice) for choice in chosen or [None]]
 
 
@@ -103,13 +109,15 @@ def analyse(job: Job, origin: Origin, load: Callable[[str], Pipeline]) -> Answer
         return decline(job, origin, "not_applicable", "no series of this study fits a pipeline")
     start = time.perf_counter()
     try:
-        volume = read_volume(instance.path for instance in job.inputs)
+        volume = _read(job, job.chosen)
     except UnusableSeries as error:
         return decline(job, origin, "not_applicable", f"the series cannot be analysed: {error}")
+    companions, notes = _read_companions(job)
     read = time.perf_counter() - start
     pipeline = load(job.pipeline)
     faults.reach("inference")
-    analysis = pipeline.run(volume)
+    analysis = pipeline.run(volume, companions)
+    analysis = replace(analysis, quality=(*analysis.quality, *notes))
     if analysis.state == "not_applicable":
         return decline(job, origin, "not_applicable", analysis.reason, analysis)
     faults.reach("writing")
@@ -119,6 +127,21 @@ def analyse(job: Job, origin: Origin, load: Callable[[str], Pipeline]) -> Answer
     document = _document(job, analysis.state, analysis.reason, analysis, volume)
     document["timings"] |= {"read": read, "write": time.perf_counter() - start}
     return Answer(document=document, results=results)
+
+
+def _read(job: Job, choice: Choice) -> Volume:
+    return read_volume(i.path for i in job.study.instances if i.series_uid == choice.series_uid)
+
+
+def _read_companions(job: Job) -> tuple[dict[str, Volume], list[str]]:
+    """The volumes by contrast, and a remark for each series that is none: the analysis goes on without it."""
+    volumes, notes = {}, []
+    for choice in job.companions:
+        try:
+            volumes[str(choice.companion)] = _read(job, choice)
+        except UnusableSeries as error:
+            notes.append(f"{choice.companion} series {_series_name(job, choice)} was left out: {error}")
+    return volumes, notes
 
 
 def decline(

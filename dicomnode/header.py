@@ -36,7 +36,7 @@ KEYWORDS = (
     "InstanceNumber", "SeriesNumber", "AcquisitionNumber", "ImagesInAcquisition", "NumberOfStudyRelatedInstances",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns",
     "NumberOfFrames", "SamplesPerPixel", "ConvolutionKernel", "ContrastBolusAgent", "FrameOfReferenceUID",
-    "ScanningSequence", "SequenceVariant", "RepetitionTime", "EchoTime", "InversionTime",
+    "ScanningSequence", "SequenceVariant", "RepetitionTime", "EchoTime", "InversionTime", "ScanOptions",
 )  # fmt: skip
 _LAYOUT = ("BitsAllocated", "SamplesPerPixel", "PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _KEYWORD_TAGS = {word: tag for word in KEYWORDS if (tag := tag_for_keyword(word)) is not None}

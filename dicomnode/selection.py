@@ -13,9 +13,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydicom.uid import UID
 
+from dicomnode.contrast import Contrast, contrast
 from dicomnode.errors import ConfigError
 from dicomnode.study import Series, Study
 
+_TIMES = {"TR": "RepetitionTime", "TE": "EchoTime", "TI": "InversionTime"}
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # index of the patient axis that the slice normal follows
 
 
@@ -42,6 +44,10 @@ class Rule(_Table):
     body_part: tuple[str, ...]
     description: tuple[str, ...]
     prefer: tuple[str, ...] = ()
+    #: Of the series to analyse; without one, it does not matter.
+    contrast: Contrast | None = None
+    #: Contrasts of the same region and plane that go with it where the study has them.
+    companions: tuple[Contrast, ...] = ()
 
 
 class Rules(_Table):
@@ -58,6 +64,8 @@ class Choice:
     series_uid: str
     pipeline: str | None
     reason: str
+    #: Not analysed by itself: goes with the series that is, as this contrast.
+    companion: Contrast | None = None
 
 
 def load(path: Path) -> Rules:
@@ -69,7 +77,7 @@ def load(path: Path) -> Rules:
 
 
 def choose(study: Study, rules: Rules) -> list[Choice]:
-    """Judge every series of a study; each pipeline gets at most one."""
+    """Judge every series of a study; each pipeline gets at most one, and its companions."""
     choices = {series.uid: Choice(series_uid=series.uid, pipeline=None, reason="") for series in study.series}
     for rule in rules.pipeline:
         fitting = []
@@ -87,7 +95,23 @@ def choose(study: Study, rules: Rules) -> list[Choice]:
                 reason = f"fits {rule.name}, but series {_number(fitting[0])} fits better"
             pipeline = rule.name if place == 0 else None
             choices[series.uid] = Choice(series_uid=series.uid, pipeline=pipeline, reason=reason)
+        for choice in _companions(study, rule, rules.never, fitting[:1]):
+            choices[choice.series_uid] = choice
     return [choices[series.uid] for series in study.series]
+
+
+def _companions(study: Study, rule: Rule, never: Never, chosen: Sequence[Series]) -> list[Choice]:
+    """The best series of each further contrast that lies in the coordinates of the chosen one."""
+    found = []
+    for main in chosen:
+        beside = [s for s in study.series if s.value("FrameOfReferenceUID") == main.value("FrameOfReferenceUID")]
+        for wanted in rule.companions:
+            like = rule.model_copy(update={"contrast": wanted})
+            fitting = [series for series in beside if why_not(series, like, never) is None]
+            for series in sorted(fitting, key=lambda series: _rank(series, rule))[:1]:
+                reason = f"goes with series {_number(main)} to {rule.name} as {wanted}: {_describe(series)}"
+                found.append(Choice(series_uid=series.uid, pipeline=rule.name, reason=reason, companion=wanted))
+    return found
 
 
 def why_not(series: Series, rule: Rule, never: Never) -> str | None:
@@ -96,7 +120,12 @@ def why_not(series: Series, rule: Rule, never: Never) -> str | None:
         return f"modality {series.value('Modality') or 'missing'}, {rule.name} wants {rule.modality}"
     if not UID(series.instances[0].sop_class_uid).name.endswith("Image Storage"):
         return f"not images: {UID(series.instances[0].sop_class_uid).name}"
-    return _never(series, never) or _wrong_region(series, rule) or _wrong_geometry(series, rule)
+    return (
+        _never(series, never)
+        or _wrong_region(series, rule)
+        or _wrong_geometry(series, rule)
+        or _wrong_contrast(series, rule)
+    )
 
 
 def _never(series: Series, never: Never) -> str | None:
@@ -135,6 +164,14 @@ def _wrong_geometry(series: Series, rule: Rule) -> str | None:
     if not rule.spacing[0] <= spacing <= rule.spacing[1]:
         return f"slices {spacing:.1f} mm apart, {rule.name} wants {rule.spacing[0]} to {rule.spacing[1]} mm"
     return None
+
+
+def _wrong_contrast(series: Series, rule: Rule) -> str | None:
+    if rule.contrast is None or (found := contrast(series)) == rule.contrast:
+        return None
+    times = [f"{name} {value:g} ms" for name in ("TR", "TE", "TI") if (value := series.value(_TIMES[name])) is not None]
+    said = found or f"not T1, T2 or STIR ({', '.join(times) or 'no times, and no words that tell'})"
+    return f"contrast {said}, {rule.name} wants {rule.contrast}"
 
 
 def _stack(series: Series) -> tuple[float, float, float, float, float] | None:

@@ -1,7 +1,8 @@
 """What a pipeline is: a module in `inference/pipelines/` and a table in `config/pipelines/` of the same name.
 
-The module has one function, `load(table, config_dir, device)`, which gives back a function from Volume to
-Analysis. Every table that names a `directory` and a `manifest_sha256` pins a model; the first is the main one.
+The module has one function, `load(table, config_dir, device)`, which gives back a function from a Volume, and those of
+the same study that go with it, to Analysis. Every table that names a `directory` and a `manifest_sha256` pins a model;
+the first is the main one.
 Listing pipelines and their models needs no torch; loading one does.
 """
 
@@ -39,8 +40,11 @@ class Pipeline:
     identity: ModelIdentity
     #: SHA-256 of the table that configures it; comments and order do not count.
     configuration_sha256: str
-    #: Analyse one volume.
-    run: Callable[[Volume], Analysis]
+    analyse: Callable[[Volume, Mapping[str, Volume]], Analysis]
+
+    def run(self, volume: Volume, companions: Mapping[str, Volume] | None = None) -> Analysis:
+        """Analyse one volume; companions are volumes in the same coordinates, by contrast: "T1", "STIR"."""
+        return self.analyse(volume, companions or {})
 
 
 def names(config_dir: Path) -> list[str]:
@@ -92,7 +96,7 @@ def load(name: str, config_dir: Path, device: str = "auto") -> Pipeline:
         name=name,
         identity=identity_of(manifests(table, config_dir)),
         configuration_sha256=hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest(),
-        run=module.load(table, config_dir, device),
+        analyse=module.load(table, config_dir, device),
     )
 
 

@@ -63,7 +63,7 @@ class Hospital:
         config.data_dir.mkdir(parents=True)
         self.model = analysis
         pipeline = Pipeline(
-            name=NAME, identity=MODEL, configuration_sha256="1" * 64, run=lambda volume: self.model(volume)
+            name=NAME, identity=MODEL, configuration_sha256="1" * 64, analyse=lambda volume, _: self.model(volume)
         )
         self.node: Node = replace(build(config), load=lambda _name: pipeline)
 

@@ -7,7 +7,7 @@ import pytest
 from dicomnode.config import CONFIG_DIR
 from dicomnode.errors import ConfigError
 from dicomnode.process import read_studies
-from dicomnode.selection import choose, load
+from dicomnode.selection import Rule, Rules, choose, load
 from inference.phantom.dicom import write_dicom
 from inference.phantom.vendors import VENDORS
 from tests.phantoms import blank
@@ -134,3 +134,67 @@ def test_no_series_of_the_real_studies_of_other_regions_reaches_the_model(folder
     choices = [choice for it in studies for choice in choose(it, RULES)]
     assert choices
     assert all(choice.pipeline is None and choice.reason for choice in choices)
+
+
+MR = {
+    "Modality": "MR",
+    "sop_class_uid": "1.2.840.10008.5.1.4.1.1.4",
+    "slices": 15,
+    "step": 3.0,
+    "orientation": SAGITTAL,
+}
+T1 = {"RepetitionTime": 500.0, "EchoTime": 10.0}
+T2 = {"RepetitionTime": 3500.0, "EchoTime": 100.0}
+STIR = {"RepetitionTime": 4000.0, "EchoTime": 40.0, "InversionTime": 160.0}
+MR_RULES = Rules(
+    never=RULES.never,
+    pipeline=(
+        Rule(
+            name="mr",
+            modality="MR",
+            plane="sagittal",
+            max_angle=20,
+            min_slices=7,
+            spacing=(2, 6),
+            body_part=("CSPINE",),
+            description=(),
+            contrast="T2",
+            companions=("T1", "STIR"),
+        ),
+    ),
+)
+
+
+def verdicts(*parts):
+    return [(c.pipeline, c.companion, c.reason) for c in choose(study(*parts), MR_RULES)]
+
+
+def test_a_series_of_the_wanted_contrast_takes_the_other_contrasts_with_it():
+    assert verdicts(series(1, **MR, **T1), series(2, **MR, **T2), series(3, **MR, **STIR)) == [
+        ("mr", "T1", "goes with series 2 to mr as T1: 15 slices, 3.00 mm apart"),
+        ("mr", None, "fits mr: 15 slices, 3.00 mm apart"),
+        ("mr", "STIR", "goes with series 2 to mr as STIR: 15 slices, 3.00 mm apart"),
+    ]
+
+
+def test_of_two_series_of_a_further_contrast_the_thinner_slices_go_along():
+    found = verdicts(series(1, **MR, **T2), series(2, **{**MR, "step": 4.0}, **T1), series(3, **MR, **T1))
+    assert [companion for _, companion, _ in found] == [None, None, "T1"]
+    assert found[1][0] is None
+
+
+def test_a_series_in_other_coordinates_does_not_go_along():
+    found = verdicts(series(1, **MR, **T2, FrameOfReferenceUID="1.9"), series(2, **MR, **T1, FrameOfReferenceUID="1.8"))
+    assert found[1] == (None, None, "contrast T1, mr wants T2")
+
+
+def test_without_the_wanted_contrast_nothing_is_taken():
+    found = verdicts(series(1, **MR, **T1), series(2, **MR, RepetitionTime=2500.0, EchoTime=20.0))
+    assert [reason for _, _, reason in found] == [
+        "contrast T1, mr wants T2",
+        "contrast not T1, T2 or STIR (TR 2500 ms, TE 20 ms), mr wants T2",
+    ]
+    assert not any(pipeline for pipeline, _, _ in found)
+    assert verdicts(series(**MR))[0][2] == (
+        "contrast not T1, T2 or STIR (no times, and no words that tell), mr wants T2"
+    )

@@ -84,7 +84,7 @@ class _Answers:
     threshold: float
 
 
-def load(table: Mapping[str, Any], config_dir: Path, device: str) -> Callable[[Volume], Analysis]:
+def load(table: Mapping[str, Any], config_dir: Path, device: str) -> Callable[[Volume, Mapping[str, Volume]], Analysis]:
     """Load the networks that the table pins; the result analyses one volume at a time."""
     read = manifests(table, config_dir)
     folder = {part: config_dir / table[part]["directory"] for part in read}
@@ -105,7 +105,7 @@ def load(table: Mapping[str, Any], config_dir: Path, device: str) -> Callable[[V
         levels=levels,
         regions=regions,
     )
-    return lambda volume: _analyse(model, volume)
+    return lambda volume, _: _analyse(model, volume)
 
 
 def _require_same_models(read: Mapping[str, Mapping[str, Any]]) -> None:
