@@ -10,14 +10,14 @@ from pathlib import Path
 from inference.datasets.labelled import UnusableData
 
 
-def rows(table: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+def rows(table: Path, columns: Sequence[str], delimiter: str = ",") -> list[tuple[str, dict[str, str]]]:
     """The rows of a CSV file, each with its file and line for messages.
 
     Raises UnusableData for a file that cannot be read or lacks one of the columns.
     """
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, delimiter=delimiter)
             header = reader.fieldnames or ()
             found = [(f"{table}, line {reader.line_num}", row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
