@@ -167,7 +167,7 @@ def _blocks(headers: Mapping[str, pydicom.Dataset], folder: Path) -> list[list[P
         stack.sort()
         steps = np.diff([height for height, _ in stack])
         # The smallest step is that inside a block. A second image at one place is for the volume gate to refuse.
-        cuts = np.cumsum([0, *(steps > 1.5 * max(steps.min(initial=np.inf), 0.01))])
+        cuts = np.cumsum([0, *(steps > 1.5 * steps.min(where=steps > 0.01, initial=np.inf))])
         for _, block in groupby(zip(cuts, stack, strict=True), key=lambda one: one[0]):
             paths = [folder / f"{stem}.dcm" for _, (_, stem) in block]
             if len(paths) > 1:
