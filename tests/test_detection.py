@@ -17,7 +17,6 @@ from inference.evaluation.detection import (
     HIT,
     IMAGE,
     MISSED,
-    Boxes,
     Image,
     average_precision,
     average_recall,
@@ -32,28 +31,7 @@ from inference.evaluation.detection import (
     same_label_and_level,
     sensitivity_at,
 )
-
-CLASSES = ("disc", "herniation", "slip")
-NAN = float("nan")
-
-
-def boxes(edges: Sequence[Sequence[float]], labels: Sequence[str], levels: Sequence[str] | None = None) -> Boxes:
-    return Boxes(
-        edges=np.array(edges, float).reshape(-1, 4),
-        labels=np.array(labels, str),
-        levels=np.array(levels or [""] * len(labels), str),
-    )
-
-
-def image(truth: Boxes, found: Boxes, scores: Sequence[float], patient: str = "p") -> Image:
-    return Image(patient=patient, truth=truth, found=found, scores=np.array(scores, float))
-
-
-def square(left: float, top: float = 0.0, side: float = 10.0) -> list[float]:
-    return [left, top, left + side, top + side]
-
-
-NOTHING = boxes([], [])
+from tests.detections import CLASSES, NAN, NOTHING, boxes, image, square
 
 
 def random_images(seed: int) -> list[Image]:
