@@ -10,7 +10,6 @@ from collections.abc import Collection
 from pathlib import Path
 from xml.etree import ElementTree  # noqa: S405 - `annotation.parse` refuses what is dangerous
 
-from inference.datasets import annotated_images
 from inference.datasets.annotation import CLASSES, Annotation, checked, number, parse, text
 from inference.datasets.labelled import UnusableData
 from inference.datasets.labelled_mr import ImageBox, MRDataSet
@@ -18,6 +17,8 @@ from inference.datasets.labelled_mr import ImageBox, MRDataSet
 
 def open_dataset(place: str) -> MRDataSet:
     """Images with the boxes of one reader, whose folder is `place`. Raises UnusableData."""
+    from inference.datasets import annotated_images  # needs SimpleITK, which the XML alone does not
+
     return annotated_images.open_reader(Path(place), read)
 
 
