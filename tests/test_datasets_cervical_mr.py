@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.datasets import open_dataset, open_mr_dataset
+from inference.datasets import MR_NAMES, NAMES, open_dataset, open_mr_dataset
 from inference.datasets.labelled import UnusableData
 from inference.datasets.labelled_mr import CANAL, CORD, DISC, VERTEBRAE, LabelledMR
 from tests.mr_fixtures import ORIGIN, column_of, point, values, write_csv, write_sagittal
@@ -210,3 +210,9 @@ def test_the_other_kind_of_data_set_is_refused_by_name(opener, text, message):
     with pytest.raises(UnusableData) as refused:
         opener(text)
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *MR_NAMES])
+def test_every_data_set_is_described(name):
+    text = (Path(__file__).parents[1] / "docs" / "datasets.md").read_text()
+    assert name == "phantom" or f"`{name}:PATH" in text

@@ -174,3 +174,43 @@ def test_the_plots_show_what_was_measured(tmp_path):
         path = plots.save(figure, tmp_path / f"{number}.png")
         assert path.read_bytes().startswith(b"\x89PNG")
         assert all(axes.get_title() and axes.get_xlabel() and axes.get_ylabel() for axes in figure.axes)
+
+
+def blind(seen: list[Image], kept: int = 0) -> list[Image]:
+    """Return the same images with the boxes of the first patients only."""
+    none = np.arange(0)
+    return [
+        one
+        if number < kept
+        else Image(patient=one.patient, truth=one.truth, found=one.found.at(none), scores=none + 0.0)
+        for number, one in enumerate(seen)
+    ]
+
+
+def many(count: int = 12) -> list[Image]:
+    disc = boxes([square(0)], ["disc"])
+    return [image(disc, disc, [0.9], f"patient {number}") for number in range(count)]
+
+
+def test_a_detector_that_sees_is_better_than_one_that_does_not():
+    found = detection_report.compare(many(), blind(many()), CLASSES)
+    assert found["map50_difference"] == pytest.approx(1)
+    assert found["p"] < 0.01
+    assert detection_report.compare(blind(many()), many(), CLASSES)["map50_difference"] == pytest.approx(-1)
+
+
+def test_a_difference_in_one_of_many_patients_is_chance():
+    assert detection_report.compare(many(), blind(many(), 11), CLASSES)["p"] == 1
+    assert detection_report.compare(many(), many(), CLASSES) == {"map50_difference": 0, "p": 1}
+
+
+def test_detectors_on_other_images_are_not_compared():
+    other = [image(boxes([square(1)], ["disc"]), one.found, one.scores.tolist(), one.patient) for one in many()]
+    for images in (many(11), other):
+        with pytest.raises(ValueError, match="on the same images"):
+            detection_report.compare(many(), images, CLASSES)
+
+
+def test_detectors_without_a_drawn_box_have_no_difference():
+    nothing = [image(NOTHING, NOTHING, [])]
+    assert detection_report.compare(nothing, nothing, CLASSES) == {"map50_difference": None, "p": None}

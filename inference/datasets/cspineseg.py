@@ -29,7 +29,7 @@ from inference.datasets.nifti import without_suffix
 logger = logging.getLogger(__name__)
 
 SOURCE = "CSpineSeg (Duke), doi 10.1038/s41597-025-05975-w, outlined vertebral bodies and discs"
-LICENCE = "as agreed with MIDRC at download"
+LICENCE = "terms agreed to at download"
 BODY, BETWEEN = 1, 2
 SMALLEST_MM3 = 100.0  # of a body or disc; what is smaller is a stray voxel of an outline drawn by hand
 

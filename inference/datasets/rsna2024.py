@@ -36,7 +36,7 @@ from inference.volume import UnusableSeries, read_volume
 logger = logging.getLogger(__name__)
 
 SOURCE = "RSNA 2024 Lumbar Spine Degenerative Classification, severities and points by disc"
-LICENCE = "RSNA: non-commercial research and education (rules of the Kaggle competition)"
+LICENCE = "RSNA LumbarDISC: non-commercial use"
 DISCS = ("L1/L2", "L2/L3", "L3/L4", "L4/L5", "L5/S1")
 CONDITIONS = (
     "spinal_canal_stenosis",
@@ -47,7 +47,7 @@ CONDITIONS = (
 )
 SEVERITIES = {"Normal/Mild": 0.0, "Moderate": 1.0, "Severe": 2.0}
 SEQUENCES: Mapping[str, Weighting] = {"Sagittal T1": "T1", "Sagittal T2/STIR": "T2", "Axial T2": "T2"}
-#: From github.com/hengck23 and brendanartley, solutions of the challenge: images of another examination or unreadable.
+#: These and the next from solutions of the challenge (hengck23 and brendanartley on GitHub): of no use as they are.
 BAD_STUDIES = frozenset({"2492114990", "2780132468", "3008676218"})
 BAD_SERIES = frozenset(
     {"2097107888", "2679683906", "1771893480", "996418962", "1753543608", "1848483560", "3892989905"}
