@@ -209,6 +209,11 @@ def test_a_colour_image_becomes_grey(tmp_path):
     assert np.allclose(case.series[0].values, PIXELS[None])
 
 
+def test_an_image_with_transparency_is_refused(tmp_path):
+    folder = write_reader(tmp_path, pixels=np.stack([PIXELS] * 4, axis=2))
+    assert "12.png: 48 x 40 pixels of 4 value(s); each image is a file of its own here" in refused_reader(folder)
+
+
 def test_a_dicom_image_says_itself_where_it_lies(tmp_path):
     folder = write_reader(tmp_path, table=["12.dcm,P1,cervical,STIR,sagittal,"])
     (header,) = ct_headers(1, orientation=SAGITTAL)

@@ -245,6 +245,13 @@ def test_the_confusion_of_classes_has_a_background():
     assert confusion([one], CLASSES, threshold=0.2)[2].tolist() == [0, 0, 1, 0]
 
 
+def test_the_confusion_of_some_classes_leaves_the_others_out():
+    one = image(
+        boxes([square(0), square(20)], ["disc", "slip"]), boxes([square(0), square(20)], ["slip", "disc"]), [1, 1]
+    )
+    assert confusion([one], ["disc"], threshold=0.5).tolist() == [[0, 1], [1, 0]]
+
+
 def test_a_data_set_gives_its_boxes():
     found = drawn([ImageBox(slice=3, left=1, top=2, right=3, bottom=5, label="slip", level="L4/L5")])
     assert (found.edges.tolist(), found.labels.tolist(), found.levels.tolist()) == ([[1, 2, 3, 5]], ["slip"], ["L4/L5"])

@@ -112,8 +112,10 @@ def _read(path: Path, row: Mapping[str, Any]) -> Placed:
     if image.GetDimension() == 3 and image.GetNumberOfComponentsPerPixel() == 1 and image.GetSize()[2] == 1:
         found = placed(image)
         return Placed(found.array.astype(np.float32), found.affine)
-    if image.GetDimension() != 2:
-        raise UnusableData(f"{path}: {image.GetSize()[2]} slices; each image is a file of its own here")
+    if image.GetDimension() != 2 or image.GetNumberOfComponentsPerPixel() not in (1, 3):
+        size = " x ".join(str(n) for n in image.GetSize())
+        kind = f"{size} pixels of {image.GetNumberOfComponentsPerPixel()} value(s)"
+        raise UnusableData(f"{path}: {kind}; each image is a file of its own here, grey or RGB")
     array = SimpleITK.GetArrayFromImage(image).astype(np.float32)
     grey = array.mean(axis=2) if array.ndim == 3 else array
     spacing = number(row, "pixel_mm", row["where"])

@@ -92,6 +92,11 @@ def same_label_and_level(truth: Boxes, found: Boxes) -> np.ndarray:
     return np.asarray(same_label(truth, found) & ((found.levels[:, None] == truth.levels) | (truth.levels == "")))
 
 
+def any_label(truth: Boxes, found: Boxes) -> np.ndarray:
+    """A detection may be of any box: what it is called is another question."""
+    return np.ones((len(found.labels), len(truth.labels)), bool)
+
+
 def drawn(boxes: Sequence[ImageBox]) -> Boxes:
     """The boxes of one slice of a data set."""
     return Boxes(
@@ -225,18 +230,19 @@ def confusion(images: Sequence[Image], classes: Sequence[str], *, threshold: flo
     """(k + 1, k + 1) counts: rows drawn, columns found, the last of both is background.
 
     Detections with at least the threshold as score choose among drawn boxes of every class, so that a box found with
-    the wrong class is one mistake and not two.
+    the wrong class is one mistake and not two. Boxes of other classes are left out on both sides.
     """
     counts = np.zeros((len(classes) + 1, len(classes) + 1), int)
     position = {label: number for number, label in enumerate(classes)}
     for image in images:
-        kept = np.flatnonzero(image.scores >= threshold)
-        sure = Image(patient=image.patient, truth=image.truth, found=image.found.at(kept), scores=image.scores[kept])
-        chosen = match(sure, overlap, lambda truth, found: np.ones((len(found.labels), len(truth.labels)), bool))
+        kept = np.flatnonzero((image.scores >= threshold) & np.isin(image.found.labels, classes))
+        truth = image.truth.at(np.isin(image.truth.labels, classes))
+        sure = Image(patient=image.patient, truth=truth, found=image.found.at(kept), scores=image.scores[kept])
+        chosen = match(sure, overlap, any_label)
         for label, box in zip(sure.found.labels, chosen, strict=True):
-            counts[position[image.truth.labels[box]] if box >= 0 else -1, position[label]] += 1
-        for box in set(range(len(image.truth.labels))) - set(chosen.tolist()):
-            counts[position[image.truth.labels[box]], -1] += 1
+            counts[position[truth.labels[box]] if box >= 0 else -1, position[label]] += 1
+        for box in set(range(len(truth.labels))) - set(chosen.tolist()):
+            counts[position[truth.labels[box]], -1] += 1
     return counts
 
 

@@ -127,7 +127,7 @@ def _findings(truth: Annotation, read: Annotation) -> np.ndarray:
     true_boxes, boxes = detection.drawn(truth.boxes), detection.drawn(read.boxes)
     found = np.full(len(true_boxes.labels), NOTHING)
     left = np.arange(len(boxes.labels))
-    for agreement in (detection.same_label, _any_label):
+    for agreement in (detection.same_label, detection.any_label):
         free = np.flatnonzero(found == NOTHING)
         image = detection.Image(patient="", truth=true_boxes.at(free), found=boxes.at(left), scores=np.zeros(len(left)))
         chosen = detection.match(image, OVERLAP, agreement)
@@ -137,10 +137,6 @@ def _findings(truth: Annotation, read: Annotation) -> np.ndarray:
     invented = [CLASSES.index(label) for label in boxes.labels[left]]
     classes = [*(CLASSES.index(label) for label in true_boxes.labels), *(NOTHING for _ in invented)]
     return np.array([classes, [*found, *invented]], int).T
-
-
-def _any_label(truth: detection.Boxes, found: detection.Boxes) -> np.ndarray:
-    return np.ones((len(found.labels), len(truth.labels)), bool)
 
 
 def _reader(cases: Sequence[np.ndarray], seed: int) -> dict[str, Any]:
