@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from inference.evaluation.bootstrap import interval
+from inference.evaluation.bootstrap import exchange, interval
 
 
 def mean_of_scores(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -162,3 +162,18 @@ def test_patients_of_different_size_are_drawn_whole():
 def test_every_patient_needs_as_many_labels_as_scores():
     with pytest.raises(ValueError, match="as many labels"):
         interval(mean_of_scores, [np.zeros(3)], [np.zeros(2, bool)])
+
+
+def test_an_exchange_of_three_patients_is_one_of_eight_arrangements():
+    a, b = ([np.array([float(one)]) for one in values] for values in ((3, 4, 5), (0, 0, 0)))
+    labels = [np.array([True])] * 3
+    difference, p = exchange(lambda scores, _: float(scores.mean()), (a, labels), (b, labels))
+    assert difference == pytest.approx(4)
+    assert p == pytest.approx(2 / 8, abs=0.03)
+
+
+def test_an_exchange_needs_pairs_and_a_defined_statistic():
+    one = [np.array([1.0])]
+    with pytest.raises(ValueError, match="pairs are needed, not 1 patients against 2"):
+        exchange(lambda scores, _: float(scores.mean()), (one, one), (one * 2, one * 2))
+    assert np.isnan(exchange(lambda *_: float("nan"), (one, one), (one, one))).all()

@@ -116,7 +116,7 @@ def test_a_mask_that_does_not_fit_is_refused_by_name(study, mask, words):
 
 def test_a_mask_of_another_scan_is_refused(study):
     write_mask(study / "mask.dcm", np.concatenate([DRAWN, DRAWN])[:15], order=range(3, 15), NumberOfFrames=12)
-    assert f"{study / 'mask.dcm'}: lies 6.0 mm beside the CT" in refusal(study)
+    assert f"{study / 'mask.dcm'}: lies 6.0 mm beside the images" in refusal(study)
 
 
 def test_the_place_of_a_feet_first_series_is_that_of_the_turned_array(tmp_path):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import logging
-import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK
 
-from inference.datasets import grid
+from inference.datasets import grid, itk_volume
 from inference.datasets.labelled import LEVELS, LabelledCT, UnusableData
 
 logger = logging.getLogger(__name__)
@@ -87,17 +84,8 @@ def read_image(path: Path) -> Image:
 
     Raises UnusableData for a file that is damaged or no three-dimensional grey image.
     """
-    try:
-        image = SimpleITK.ReadImage(str(path))
-    except RuntimeError as error:  # whatever ITK dislikes: absent, no NIfTI, no orthonormal axes
-        lines = str(error).strip().splitlines()
-        raise UnusableData(f"{path}: not a readable NIfTI image; fetch it again ({lines[-1]})") from error
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        size = " x ".join(str(n) for n in image.GetSize())
-        raise UnusableData(f"{path}: {size} voxels of {image.GetNumberOfComponentsPerPixel()} value(s), not a volume")
-    _refuse_truncated(path, image)
     # ITK works in LPS and stores columns first: increasing L, P, S are columns, rows and slices of the array.
-    image = SimpleITK.DICOMOrient(image, "LPS")
+    image = SimpleITK.DICOMOrient(itk_volume.read(path), "LPS")
     column, row, step = image.GetSpacing()
     last = [n - 1 for n in image.GetSize()]
     corners = np.array([image.TransformIndexToPhysicalPoint(index) for index in ([0, 0, 0], last)])
@@ -119,22 +107,3 @@ def vertebrae(labels: np.ndarray, path: Path) -> np.ndarray:
 def without_suffix(path: Path) -> str:
     """The file name without .nii or .nii.gz; other dots stay, for names that are UIDs."""
     return path.name.removesuffix(".gz").removesuffix(".nii")
-
-
-def _refuse_truncated(path: Path, image: SimpleITK.Image) -> None:
-    """ITK fills a truncated file up with zeros and says nothing."""
-    voxels = math.prod(image.GetSize()) * int(image.GetMetaData("bitpix")) // 8
-    expected = int(float(image.GetMetaData("vox_offset"))) + voxels
-    if (found := _length(path)) < expected:
-        raise UnusableData(f"{path}: truncated, {found} of {expected} bytes are readable; fetch it again")
-
-
-def _length(path: Path) -> int:
-    """Bytes of the file, uncompressed; 0 where it cannot be uncompressed to its end."""
-    if path.suffix != ".gz":
-        return path.stat().st_size
-    try:
-        with gzip.open(path) as file:
-            return sum(len(block) for block in iter(lambda: file.read(2**20), b""))
-    except (OSError, EOFError, zlib.error):
-        return 0

@@ -9,7 +9,6 @@ each study counts as one.
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import re
@@ -24,6 +23,7 @@ import numpy as np
 
 from inference.datasets.axial_ct import AxialCT, read_axial
 from inference.datasets.labelled import CERVICAL, DataSet, LabelledCT, UnusableData
+from inference.datasets.table import number, rows
 from inference.datasets.vertebra_map import read_onto
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class Rsna2022:
 def _levels(table: Path) -> dict[str, dict[str, bool]]:
     levels: dict[str, dict[str, bool]] = {}
     for where, row in _rows(table, (STUDY, "patient_overall", *CERVICAL)):
-        flags = {column: _number(row, column, where) for column in ("patient_overall", *CERVICAL)}
+        flags = {column: number(row, column, where) for column in ("patient_overall", *CERVICAL)}
         wrong = [column for column, value in flags.items() if value not in (0, 1)]
         if wrong:
             raise UnusableData(f"{where}: {wrong[0]} is {row[wrong[0]]}, neither 0 nor 1")
@@ -138,39 +138,19 @@ def _levels(table: Path) -> dict[str, dict[str, bool]]:
 def _boxes(table: Path) -> dict[str, list[Box]]:
     boxes: dict[str, list[Box]] = defaultdict(list)
     for where, row in _rows(table, (STUDY, "x", "y", "width", "height", "slice_number")):
-        x, y, width, height, number = (
-            _number(row, column, where) for column in ("x", "y", "width", "height", "slice_number")
+        x, y, width, height, file = (
+            number(row, column, where) for column in ("x", "y", "width", "height", "slice_number")
         )
-        if not number.is_integer():
-            raise UnusableData(f"{where}: slice_number is {number}, not a whole number")
-        boxes[row[STUDY]].append(Box(int(number), x, y, width, height))
+        if not file.is_integer():
+            raise UnusableData(f"{where}: slice_number is {file}, not a whole number")
+        boxes[row[STUDY]].append(Box(int(file), x, y, width, height))
     return boxes
 
 
 def _rows(table: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """The rows of a table, each with its file and line for messages."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header = reader.fieldnames or ()
-            rows = [(f"{table}, line {reader.line_num}", row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UnusableData(f"{table}: cannot be read ({error}); put the table of the challenge there") from error
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise UnusableData(f"{table}: no column {', '.join(missing)}; fetch the table of the challenge again")
-    for where, row in rows:
+    found = rows(table, columns)
+    for where, row in found:
         # It names a folder: an empty one would be the folder of all studies.
         if not re.fullmatch(r"\d+(\.\d+)+", row[STUDY] or ""):
             raise UnusableData(f"{where}: {STUDY} is {row[STUDY]!r}, not a UID")
-    return rows
-
-
-def _number(row: Mapping[str, str], column: str, where: str) -> float:
-    try:
-        value = float(row[column])
-    except (TypeError, ValueError):  # a short row has None
-        value = math.nan
-    if not math.isfinite(value):
-        raise UnusableData(f"{where}: {column} is {row[column]!r}, not a number")
-    return value
+    return found

@@ -13,6 +13,7 @@ import torch
 from scipy.special import expit
 
 from inference.evaluation.bootstrap import interval
+from inference.evaluation.markdown_tables import estimate
 from inference.training.fracture_slices import area_under_curve
 
 CALIBRATION_BINS = 15
@@ -71,8 +72,7 @@ def calibration(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> d
 
 def with_interval(row: Mapping[str, Any], key: str) -> str:
     """A number of a row with its interval, for a table."""
-    low, high = row[f"{key}_ci95"]
-    return f"{row[key]:.3f} ({low:.3f} to {high:.3f})"
+    return estimate(row[key], row[f"{key}_ci95"])
 
 
 def point_line(name: str, row: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Confidence intervals by drawing patients, not slices, with replacement: slices of a patient look alike."""
+"""Confidence intervals by drawing patients, and tests by exchanging them; not slices, which look alike in a patient."""
 
 from __future__ import annotations
 
@@ -38,6 +38,39 @@ def interval(
     tails = TAILS if method == "percentile" else _corrected_tails(statistic, pool, values)
     low, high = np.quantile(values, tails)
     return float(low), float(high)
+
+
+def exchange(
+    statistic: Statistic,
+    a: tuple[Sequence[np.ndarray], Sequence[np.ndarray]],
+    b: tuple[Sequence[np.ndarray], Sequence[np.ndarray]],
+    *,
+    seed: int = 0,
+    samples: int = SAMPLES,
+) -> tuple[float, float]:
+    """How far `statistic` of a is above that of b, and the two-sided p of a permutation test.
+
+    `a` and `b` are scores and labels, one array per patient, of the same patients in the same order. Under the null
+    hypothesis the two of a patient may change places. Both are NaN where a statistic is not defined.
+    """
+    if len(a[0]) != len(b[0]):
+        raise ValueError(f"pairs are needed, not {len(a[0])} patients against {len(b[0])}")
+    pool = _Pool([*a[0], *b[0]], [*a[1], *b[1]])
+    first = np.arange(len(a[0]))
+
+    def difference(swapped: np.ndarray) -> float:
+        theirs = np.where(swapped, first, first + len(first))
+        ours = np.where(swapped, first + len(first), first)
+        return statistic(*pool.of(ours)) - statistic(*pool.of(theirs))
+
+    observed = difference(np.zeros(len(first), bool))
+    if not np.isfinite(observed):
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(seed)
+    drawn = _defined([difference(rng.random(len(first)) < 0.5) for _ in range(samples)])
+    # What was observed is one of the arrangements. Sums in another order differ in their last digit.
+    extreme = int((np.abs(drawn) >= abs(observed) - 1e-12).sum())
+    return float(observed), (1 + extreme) / (1 + len(drawn))
 
 
 class _Pool:

@@ -20,6 +20,7 @@ from inference.evaluation import binary, plots
 from inference.evaluation.bootstrap import interval
 from inference.evaluation.kannan import ENCODER_DECODER, ROWS, UNET, Answers, Settings
 from inference.evaluation.kannan_images import Images
+from inference.evaluation.markdown_tables import table
 from inference.evaluation.protocol import Request
 from inference.evaluation.statistics import confusion
 from inference.nets.slice_classifiers import VERTEBRAE
@@ -282,7 +283,7 @@ def _vertebra_table(document: Mapping[str, Any]) -> str:
     trivial = document["trivial"]["most frequent vertebra"]
     return (
         f"Always the most frequent vertebra: accuracy {trivial:.3f}. Seconds: one image at a time, median, on "
-        f"{document['machine']}.\n\n{_table(head, rows)}"
+        f"{document['machine']}.\n\n{table(head, rows)}"
     )
 
 
@@ -301,13 +302,13 @@ def _fracture_table(document: Mapping[str, Any]) -> str:
     trivial = document["trivial"]["always no fracture"]
     return (
         f'Always "No fracture": accuracy {trivial:.3f}, sensitivity 0. The threshold of each network is that with the '
-        f"largest Youden index on the validation images.\n\n{_table(head, rows)}"
+        f"largest Youden index on the validation images.\n\n{table(head, rows)}"
     )
 
 
 def _mask_table(found: Mapping[str, Any]) -> str:
     dice = ["n/a" if value is None else f"{value:.3f}" for value in found["levels"].values()]
-    overlap = _table(
+    overlap = table(
         [*found["levels"], "mean of C1 to C7 (95 % CI)", "fracture region (95 % CI)"],
         [[*dice, binary.with_interval(found, "dice"), binary.with_interval(found, "fracture_dice")]],
     )
@@ -315,16 +316,12 @@ def _mask_table(found: Mapping[str, Any]) -> str:
         [kind, *(f"{100 * found[f'{key}{trivial}']:.2f} %" for trivial in ("", "_of_background"))]
         for kind, key in (("C1 to C7", "pixel_accuracy"), ("fracture region", "fracture_pixel_accuracy"))
     ]
-    compared = _table(["pixel accuracy", "U-Net", "a mask that is all background"], accuracy)
+    compared = table(["pixel accuracy", "U-Net", "a mask that is all background"], accuracy)
     return (
         f"Dice over all pixels of the test images; intervals over patients.\n\n{overlap}\n\nThe paper's accuracy "
         f"counts pixels, most of which are background: a mask without anything in it is nearly as accurate.\n\n"
         f"{compared}"
     )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 _PHANTOMS = (

@@ -17,8 +17,10 @@ import torch
 from scipy.special import logit
 from torchmetrics.functional.classification import binary_average_precision
 
+from inference.evaluation import markdown_tables
 from inference.evaluation.binary import expected_calibration_error
 from inference.evaluation.bootstrap import interval
+from inference.evaluation.markdown_tables import estimate, number, over_folds, plain, spread
 from inference.evaluation.statistics import confusion
 from inference.training.fracture_slices import area_under_curve
 
@@ -74,7 +76,7 @@ def table(level: Level, folds: Sequence[Fold], *, seed: int = 0) -> dict[str, An
     _check(folds)
     splits = {}
     for split in SPLITS[level]:
-        kept = [_kept(fold, split, np.random.default_rng([seed, number])) for number, fold in enumerate(folds)]
+        kept = [_kept(fold, split, np.random.default_rng([seed, position])) for position, fold in enumerate(folds)]
         labels = [np.asarray(fold.labels)[chosen] == 1 for fold, chosen in zip(folds, kept, strict=True)]
         patients = [np.asarray(fold.patients)[chosen] for fold, chosen in zip(folds, kept, strict=True)]
         rows = {}
@@ -88,7 +90,7 @@ def table(level: Level, folds: Sequence[Fold], *, seed: int = 0) -> dict[str, An
             "patients": len(np.unique(np.concatenate(patients))),
             "rows": rows,
         }
-    found: dict[str, Any] = _plain({"level": level, "folds": len(folds), "seed": seed, "splits": splits})
+    found: dict[str, Any] = plain({"level": level, "folds": len(folds), "seed": seed, "splits": splits})
     return found
 
 
@@ -99,20 +101,20 @@ def markdown(found: Mapping[str, Any]) -> str:
     for name, split in found["splits"].items():
         for row, values in split["rows"].items():
             start = [name, f"{split['positives']} / {split['negatives']}", row]
-            percent = (_mean(values["percent"][column], found["folds"], 2) for column in COLUMNS)
+            percent = (over_folds(values["percent"][column], found["folds"], 2) for column in COLUMNS)
             paper.append([*start, *percent])
             correct.append([*start, *_correct(values, found["folds"])])
-    number, unit = (2, "images") if found["level"] == "image" else (3, "cases")
+    printed, unit = (2, "images") if found["level"] == "image" else (3, "cases")
     text = [
-        f"Table {number} of paper 003, {found['level']} level. In percent, mean ± standard deviation over "
+        f"Table {printed} of paper 003, {found['level']} level. In percent, mean ± standard deviation over "
         f"{found['folds']} folds; positive / negative are {unit} of all folds.",
         "",
-        *_lines(paper),
+        markdown_tables.table(paper[0], paper[1:]),
         "",
         "The same answers without a threshold, over the items of all folds; 95 % intervals: BCa bootstrap over "
         "patients.",
         "",
-        *_lines(correct),
+        markdown_tables.table(correct[0], correct[1:]),
     ]
     return "\n".join(text) + "\n"
 
@@ -122,18 +124,18 @@ def _check(folds: Sequence[Fold]) -> None:
     if not folds:
         raise ValueError("a table needs at least one fold")
     seen: set[Any] = set()
-    for number, fold in enumerate(folds, start=1):
+    for position, fold in enumerate(folds, start=1):
         if list(fold.rows) != list(folds[0].rows):
-            raise ValueError(f"fold {number} has the rows {list(fold.rows)}, fold 1 {list(folds[0].rows)}")
+            raise ValueError(f"fold {position} has the rows {list(fold.rows)}, fold 1 {list(folds[0].rows)}")
         if len(fold.patients) != len(fold.labels) or not np.isin(fold.labels, (0, 1)).all():
-            raise ValueError(f"fold {number}: every item needs a patient and a label, 0 or 1")
+            raise ValueError(f"fold {position}: every item needs a patient and a label, 0 or 1")
         for name, row in fold.rows.items():
             scores = np.asarray(row.scores)
             if scores.shape != (len(fold.labels),) or not np.all((scores >= 0) & (scores <= 1)):
-                raise ValueError(f"fold {number}, {name}: every item needs a score, and scores are probabilities")
+                raise ValueError(f"fold {position}, {name}: every item needs a score, and scores are probabilities")
         patients = set(np.asarray(fold.patients).tolist())
         if seen & patients:
-            raise ValueError(f"fold {number} shares {len(seen & patients)} patients with earlier folds")
+            raise ValueError(f"fold {position} shares {len(seen & patients)} patients with earlier folds")
         seen |= patients
 
 
@@ -160,7 +162,7 @@ def _at_thresholds(
 ) -> dict[str, Any]:
     counts = [confusion(*fold) for fold in zip(scores, labels, thresholds, strict=True)]
     return {
-        "percent": {name: _spread([100 * getattr(one, key) for one in counts]) for name, key in COLUMNS.items()},
+        "percent": {name: spread([100 * getattr(one, key) for one in counts]) for name, key in COLUMNS.items()},
         "thresholds": list(thresholds),
         "counts": [asdict(one) for one in counts],
     }
@@ -172,7 +174,7 @@ def _of_probabilities(
     everything, truth, owner = np.concatenate(scores), np.concatenate(labels), np.concatenate(patients)
     found = {
         # Beside the pooled area: networks of different folds need not share a scale, which lowers the latter.
-        "roc_auc_folds": _spread([area_under_curve(*fold) for fold in zip(scores, labels, strict=True)]),
+        "roc_auc_folds": spread([area_under_curve(*fold) for fold in zip(scores, labels, strict=True)]),
         "roc_auc": area_under_curve(everything, truth),
         "roc_auc_ci95": [float("nan")] * 2,
         "average_precision": float("nan"),
@@ -192,52 +194,9 @@ def _of_probabilities(
     return found
 
 
-def _spread(values: Sequence[float]) -> dict[str, float | int]:
-    """Mean and sample standard deviation of the defined values."""
-    defined = np.array(values)[np.isfinite(values)]
-    return {
-        "mean": float(defined.mean()) if len(defined) else float("nan"),
-        "sd": float(defined.std(ddof=1)) if len(defined) > 1 else float("nan"),
-        "folds": len(defined),
-    }
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN; a reader that does not know Python's would reject the file."""
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "n/a" if value is None else f"{value:.{digits}f}"
-
-
-def _mean(values: Mapping[str, Any], folds: int, digits: int) -> str:
-    if values["mean"] is None:
-        return "n/a"
-    spread = "" if values["sd"] is None else f" ± {values['sd']:.{digits}f}"
-    missing = "" if values["folds"] == folds else f" ({values['folds']} of {folds} folds)"
-    return f"{values['mean']:.{digits}f}{spread}{missing}"
-
-
-def pooled_area(values: Mapping[str, Any]) -> str:
-    """Area under the ROC curve over all folds of a row, with its interval."""
-    low, high = (_number(end, 3) for end in values["roc_auc_ci95"])
-    area = _number(values["roc_auc"], 3)
-    return area if values["roc_auc_ci95"][0] is None else f"{area} ({low} to {high})"
-
-
 def _correct(values: Mapping[str, Any], folds: int) -> list[str]:
     return [
-        pooled_area(values),
-        _mean(values["roc_auc_folds"], folds, 3),
-        *(_number(values[key], 3) for key in ("average_precision", "brier", "ece")),
+        estimate(values["roc_auc"], values["roc_auc_ci95"]),
+        over_folds(values["roc_auc_folds"], folds, 3),
+        *(number(values[key], 3) for key in ("average_precision", "brier", "ece")),
     ]
-
-
-def _lines(rows: Sequence[Sequence[str]]) -> list[str]:
-    head, *body = [f"| {' | '.join(cells)} |" for cells in rows]
-    return [head, "|" + "---|" * len(rows[0]), *body]

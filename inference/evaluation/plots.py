@@ -1,4 +1,4 @@
-"""Plots of a result for people: ROC, precision-recall, reliability and training curves, as PNG.
+"""Plots of a result for people: ROC, precision-recall, FROC, reliability and training curves, confusions, as PNG.
 
 No pyplot: it keeps every figure of the process alive and looks for a display.
 """
@@ -21,7 +21,9 @@ from torchmetrics.functional.classification import (
     binary_roc,
 )
 
+from inference.evaluation import detection
 from inference.evaluation.binary import CALIBRATION_BINS
+from inference.evaluation.detection import Outcomes
 from inference.training.fracture_slices import area_under_curve
 
 DOTS_PER_INCH = 150
@@ -64,6 +66,50 @@ def precision_recall(rows: Mapping[str, Answers], *, title: str) -> Figure:
         axes.plot(recall.numpy(), precision.numpy(), label=label, drawstyle="steps-post", **_style(number))
     # Not "best", which compares every place with every point: seconds, and a warning, for all slices of a test set.
     axes.legend(loc="lower left", fontsize="small")
+    return figure
+
+
+def detections(rows: Mapping[str, Outcomes], *, title: str) -> Figure:
+    """Precision over recall of detections by class or detector; rows of one class each, and at one overlap."""
+    figure, axes = _square(title, "recall (fraction of drawn boxes)", "precision (fraction of detections)")
+    for number, (name, found) in enumerate(rows.items()):
+        precision, recall = detection.precision_recall(found.scores, found.marks[:, 1])
+        label = f"{name}, AP {detection.average_precision(found.scores, found.marks[:, 1]):.3f}"
+        axes.plot(recall, precision, label=label, drawstyle="steps-post", **_style(number))
+    axes.legend(loc="lower left", fontsize="small")
+    return figure
+
+
+def froc(rows: Mapping[str, Outcomes], *, title: str) -> Figure:
+    """Sensitivity over false detections per image, by class or detector, where FROC is read: from 1/8 to 8."""
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    low, high = detection.FALSE_PER_IMAGE[0], detection.FALSE_PER_IMAGE[-1]
+    axes.set(title=title, xlabel="false detections per image", ylabel="sensitivity (fraction of drawn boxes)")
+    axes.set_xscale("log", base=2)
+    axes.set(xlim=(low, high), ylim=(-0.01, 1.01))
+    axes.set_xticks(detection.FALSE_PER_IMAGE, [f"{rate:g}" for rate in detection.FALSE_PER_IMAGE])
+    axes.grid(alpha=0.3)
+    for number, (name, found) in enumerate(rows.items()):
+        false, sensitivity = detection.froc(found.scores, found.marks)
+        # The highest threshold is at no false detection, which has no place on this axis; the last goes on.
+        shown = np.append(np.maximum(false, low / 2), 2 * high), np.append(sensitivity, sensitivity[-1])
+        axes.plot(*shown, label=name, drawstyle="steps-post", **_style(number))
+    axes.legend(loc="lower right", fontsize="small")
+    return figure
+
+
+def confusion(counts: np.ndarray, classes: Sequence[str], *, title: str) -> Figure:
+    """(k, k) counts, drawn classes in rows, each cell shaded by its share of the row."""
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axes = figure.subplots()
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(title=title, xlabel="found", ylabel="drawn")
+    axes.set_xticks(range(len(classes)), classes)
+    axes.set_yticks(range(len(classes)), classes)
+    for (row, column), count in np.ndenumerate(counts):
+        axes.text(column, row, str(count), ha="center", va="center", color="w" if share[row, column] > 0.5 else "k")
     return figure
 
 

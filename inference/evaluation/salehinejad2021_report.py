@@ -13,6 +13,7 @@ import torch
 
 from inference.datasets.store import Case
 from inference.evaluation import paper_tables, plots
+from inference.evaluation.markdown_tables import estimate
 from inference.evaluation.paper_tables import Fold, Level, Row
 from inference.evaluation.protocol import Request
 from inference.evaluation.salehinejad2021 import (
@@ -143,7 +144,7 @@ def markdown(document: Mapping[str, Any], pictures: Sequence[str]) -> str:
 
 def _control(tables: Mapping[str, Any]) -> str:
     rows = [
-        f"| {level} | {name} | {paper_tables.pooled_area(row)} |"
+        f"| {level} | {name} | {estimate(row['roc_auc'], row['roc_auc_ci95'])} |"
         for level in LEVELS
         for name, row in tables[level]["splits"]["imbalanced"]["rows"].items()
         if name != ANY_POSITIVE_SLICE
