@@ -8,7 +8,7 @@ from torchvision.ops import box_iou
 
 from inference.nets.detector_images import Detections, Target, network_input
 from inference.training.box_augmentation import Labelled
-from inference.training.detection import truth
+from inference.training import detection
 
 SIZE, BRIGHT, DIM = 64, 1, 2
 
@@ -29,8 +29,8 @@ class Squares:
         image = torch.rand(self.size, self.size, generator=generator) * 40
         boxes, labels = [], []
         for number in range(2 if index % 4 else 0):
-            side, top, left = (int(n) for n in torch.randint(0, 12, (3,), generator=generator))
-            side, top, left = side + 14, top, left + number * self.size // 2
+            more, top, left = (torch.randint(0, 12, (3,), generator=generator) * self.size // SIZE).tolist()
+            side, left = more + 14 * self.size // SIZE, left + number * self.size // 2
             right = min(left + side, self.size)
             label = BRIGHT if (index + number) % 2 else DIM
             image[top : top + side, left:right] = 240 if label == BRIGHT else 120
@@ -39,15 +39,22 @@ class Squares:
         return image, torch.tensor(boxes).reshape(-1, 4).float(), torch.tensor(labels, dtype=torch.int64)
 
 
+def right(answer: Detections, truth: Target) -> torch.Tensor:
+    """(truths, answers): answers surer than 0.5, of the right label, and with an IoU above 0.5."""
+    match = (box_iou(truth["boxes"], answer["boxes"]) > 0.5) & (truth["labels"][:, None] == answer["labels"])
+    return match & (answer["scores"] > 0.5)
+
+
 def found(answers: Sequence[Detections], truths: Sequence[Target]) -> float:
-    """F1 of the answers that are surer than 0.5: right are those of the right label with an IoU above 0.5."""
-    right = said = there = 0
-    for answer, real in zip(answers, truths, strict=True):
-        sure = answer["scores"] > 0.5
-        match = box_iou(real["boxes"], answer["boxes"][sure]) > 0.5
-        match &= real["labels"][:, None] == answer["labels"][sure]
-        right, said, there = right + int(match.any(1).sum()), said + int(sure.sum()), there + len(match)
-    return 2 * right / max(said + there, 1)
+    """F1 of the answers that are surer than 0.5."""
+    hits = sum(int(right(*pair).any(1).sum()) for pair in zip(answers, truths, strict=True))
+    said = sum(int((answer["scores"] > 0.5).sum()) for answer in answers)
+    return 2 * hits / max(said + sum(len(truth["labels"]) for truth in truths), 1)
+
+
+def recalled(answers: Sequence[Detections], truths: Sequence[Target]) -> float:
+    """Share of the truths that are found."""
+    return float(torch.cat([right(*pair).any(1) for pair in zip(answers, truths, strict=True)]).double().mean())
 
 
 def overfit(net: torch.nn.Module, *, steps: int, rate: float, size: int = SIZE) -> tuple[float, float]:
@@ -69,4 +76,4 @@ def overfit(net: torch.nn.Module, *, steps: int, rate: float, size: int = SIZE) 
 def batch(size: int = SIZE) -> tuple[list[torch.Tensor], list[Target]]:
     """Four images, one of them empty, and their truths, as a detector takes them."""
     items = [Squares(4, size)[n] for n in range(4)]
-    return [network_input(item[0]) for item in items], [truth(item) for item in items]
+    return [network_input(item[0]) for item in items], [detection.truth(item) for item in items]

@@ -7,11 +7,11 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from inference import weights
 from inference.nets import detectors, faster_rcnn
 from inference.nets.detector_images import network_input
-from tests.squares import batch, found, overfit
+from tests.squares import batch, overfit, recalled
 
 COMPACT = {
     "faster-rcnn-resnet50-fpn": {"width": 8, "pyramid": 32, "hidden": 64, "anchors": [8, 16, 32, 64, 128]},
-    "faster-rcnn-vgg16": {"width": 8, "hidden": 64, "anchors": [12, 18, 26]},
+    "faster-rcnn-vgg16": {"width": 8, "hidden": 64, "anchors": [24, 36, 52]},
 }
 
 
@@ -60,7 +60,7 @@ def test_every_cell_of_vgg_has_the_nine_anchors_of_the_paper():
         shapes.prod(1).sqrt().sort().values, torch.tensor([128.0, 256, 512]).repeat_interleave(3), atol=1, rtol=0
     )
     torch.testing.assert_close(
-        shapes[:, 1] / shapes[:, 0], torch.tensor([0.5, 1, 2]).repeat_interleave(3), atol=0.02, rtol=0
+        shapes[:, 1] / shapes[:, 0], torch.tensor([0.5, 1, 2]).repeat_interleave(3), atol=0.03, rtol=0
     )
 
 
@@ -81,17 +81,16 @@ def test_the_second_stage_of_vgg_pools_the_one_map():
     assert pooled.amax((1, 2, 3)).tolist() == [5, 0]
 
 
-@pytest.mark.parametrize(
-    ("name", "steps", "rate"), [("faster-rcnn-resnet50-fpn", 100, 0.004), ("faster-rcnn-vgg16", 150, 0.003)]
-)
-def test_it_learns_a_few_images_by_heart(name, steps, rate):
+@pytest.mark.parametrize(("name", "size"), [("faster-rcnn-resnet50-fpn", 64), ("faster-rcnn-vgg16", 128)])
+def test_it_learns_a_few_images_by_heart(name, size):
     net = compact(name)
-    first, last = overfit(net, steps=steps, rate=rate)
-    assert last < first / 8
-    images, truths = batch()
+    first, last = overfit(net, steps=60, rate=0.004, size=size)
+    assert last < first / 3
+    images, truths = batch(size)
     with torch.inference_mode():
         answers = net.eval()(images)
-    assert found(answers, truths) > 0.8
+    assert recalled(answers, truths) > 0.8
+    assert not (answers[0]["scores"] > 0.5).any()  # where nothing is
     assert all(answer["boxes"].dtype == torch.float32 for answer in answers)
 
 
