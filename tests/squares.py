@@ -7,8 +7,8 @@ import torch
 from torchvision.ops import box_iou
 
 from inference.nets.detector_images import Detections, Target, network_input
-from inference.training.box_augmentation import Labelled
 from inference.training import detection
+from inference.training.box_augmentation import Labelled
 
 SIZE, BRIGHT, DIM = 64, 1, 2
 

@@ -68,7 +68,7 @@ def test_the_other_ratios_of_the_paper_are_a_choice():
     net = faster_rcnn.resnet50_fpn(classes=1, width=2, pyramid=4, hidden=4, ratios="section 5.4.1")
     assert net.rpn.anchor_generator.num_anchors_per_location() == [2] * 5
     with pytest.raises(KeyError, match=r"section 9"):
-        faster_rcnn.resnet50_fpn(classes=1, ratios="section 9")
+        faster_rcnn.resnet50_fpn(classes=1, width=2, ratios="section 9")
 
 
 def test_the_second_stage_of_vgg_pools_the_one_map():

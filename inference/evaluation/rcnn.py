@@ -20,9 +20,11 @@ from torchvision.ops import batched_nms, box_convert, box_iou, clip_boxes_to_ima
 from inference import engine
 from inference.nets.detector_images import Detections, Target
 
-WARPED = 227  # pixels: what R-CNN makes of every proposal
+#: Pixels: what R-CNN makes of every proposal, and how many of them on each side lie around it (its appendix A).
+WARPED, CONTEXT = 227, 16
 BACKGROUND, REGRESSED = 0.3, 0.6  # IoU with a box: below the one, R-CNN learns nothing; from the other, it learns edges
 HINGE_DECAY, RIDGE = 1e-3, 1000.0  # the latter for a sum over examples, R-CNN appendix C
+LEAST = -1.0  # margin: up to here, a no was right in training
 OVERLAP = 0.3  # IoU from which a better answer of the class suppresses another
 
 #: A grey image (height, width) 0..255 to boxes (k, 4).
@@ -69,10 +71,11 @@ class RCNN:
     def _answer(self, image: torch.Tensor) -> Detections:
         boxes = self.propose(_grey(image)).to(image.device)
         seen = _with_one(_warped_features(self.features, image, boxes))
-        box, label = (seen @ self.classifiers > 0).nonzero(as_tuple=True)
+        margins = seen @ self.classifiers
+        box, label = (margins > LEAST).nonzero(as_tuple=True)
         moves = (seen @ self.edges).reshape(len(boxes), -1, 4)
         moved = clip_boxes_to_image(_moved(boxes[box], moves[box, label]), (image.shape[1], image.shape[2]))
-        scores = (seen @ self.classifiers)[box, label].sigmoid()
+        scores = margins[box, label].sigmoid()
         kept = batched_nms(moved, scores, label, OVERLAP)
         return {"boxes": moved[kept], "labels": label[kept] + 1, "scores": scores[kept]}
 
@@ -112,21 +115,22 @@ def _hinge(table: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
-    optimizer.step(loss)
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     return weights.detach()
 
 
 def _ridge(table: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     """(m, n + 1) and (m, 4) to (n + 1, 4): least squares with small weights, in closed form."""
     penalty = RIDGE * torch.eye(table.shape[1], device=table.device)
-    return torch.linalg.solve(table.T @ table + penalty, table.T @ wanted)
+    weights: torch.Tensor = torch.linalg.solve(table.T @ table + penalty, table.T @ wanted)
+    return weights
 
 
 def _overlaps(boxes: torch.Tensor, target: Target, classes: int) -> torch.Tensor:
     """(boxes, classes, true boxes + 1): IoU with the true boxes of each class, and a column of zeros."""
     of_class = target["labels"] - 1 == torch.arange(classes, device=boxes.device)[:, None]
     iou = box_iou(boxes, target["boxes"])[:, None] * of_class
-    return torch.cat([iou, torch.zeros_like(iou[..., :0]).new_zeros(*iou.shape[:2], 1)], -1)
+    return torch.cat([iou, iou.new_zeros(*iou.shape[:2], 1)], -1)
 
 
 def _moves(boxes: torch.Tensor, target: Target, overlaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -148,13 +152,15 @@ def _moved(boxes: torch.Tensor, moves: torch.Tensor) -> torch.Tensor:
 
 
 def _warped_features(features: nn.Module, image: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """Features (k, n) of what is in each box, stretched to a square."""
+    """Features (k, n) of what is in and around each box, stretched to a square."""
+    middle, size = box_convert(boxes, "xyxy", "cxcywh").split(2, -1)
+    wider = box_convert(torch.cat([middle, size * WARPED / (WARPED - 2 * CONTEXT)], -1), "cxcywh", "xyxy")
 
     def one_batch(some: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = features(roi_align(image[None], [some], WARPED, sampling_ratio=1, aligned=True))
         return found
 
-    return engine.in_batches(one_batch, boxes, device=image.device).clone()
+    return engine.in_batches(one_batch, wider, device=image.device).clone()
 
 
 def _with_one(table: torch.Tensor) -> torch.Tensor:

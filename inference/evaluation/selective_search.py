@@ -108,7 +108,8 @@ def _histogram(values: np.ndarray, labels: np.ndarray, bins: int, count: int) ->
     """(count, bins) shares of the pixels of each region with values 0..1."""
     at = np.minimum((values * bins).astype(int), bins - 1)
     counts = np.bincount((labels * bins + at).ravel(), minlength=count * bins).reshape(count, bins)
-    return counts / counts.sum(1, keepdims=True)
+    shares: np.ndarray = counts / counts.sum(1, keepdims=True)
+    return shares
 
 
 def _union(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
