@@ -6,7 +6,6 @@ R-CNN (Girshick et al. 2013, arXiv 1311.2524) looks at every proposal apart, Fas
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from torchvision.ops import batched_nms, box_convert, box_iou, clip_boxes_to_ima
 
 from inference import engine
 from inference.nets.detector_images import Detections, Target
+from inference.nets.faster_rcnn import maps_by_name
 
 #: Pixels: what R-CNN makes of every proposal, and how many of them on each side lie around it (its appendix A).
 WARPED, CONTEXT = 227, 16
@@ -45,9 +45,8 @@ class FastRCNN(nn.Module):
         """Images (3, height, width) 0..1 to losses by name in training, detections otherwise."""
         proposals = [self.propose(_grey(image)).to(image.device) for image in images]
         batch, targets = self.transform(images, targets)
-        maps = self.backbone(batch.tensors)
-        named = OrderedDict([("0", maps)]) if isinstance(maps, torch.Tensor) else maps
-        found, losses = self.roi_heads(named, proposals, batch.image_sizes, targets)
+        maps = maps_by_name(self.backbone, batch.tensors)
+        found, losses = self.roi_heads(maps, proposals, batch.image_sizes, targets)
         answer: dict[str, torch.Tensor] | list[Detections] = losses if self.training else found
         return answer
 

@@ -6,6 +6,7 @@ Its parts are torchvision's; called like torchvision's: `net(images, targets)` g
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -76,6 +77,12 @@ class OneMapPool(nn.Module):
         (only,) = maps.values()
         pooled: torch.Tensor = self.pool(only.float(), [one.float() for one in boxes])
         return pooled
+
+
+def maps_by_name(backbone: nn.Module, images: torch.Tensor) -> OrderedDict[str, torch.Tensor]:
+    """What torchvision's second stage and proposals take of a normalised batch, whichever backbone there is."""
+    maps = backbone(images)
+    return OrderedDict([("0", maps)]) if isinstance(maps, torch.Tensor) else maps
 
 
 def _generator(sizes: Sequence[Sequence[int]], ratios: str) -> AnchorGenerator:

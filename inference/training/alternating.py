@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.ops import box_iou
 
 from inference.nets.detector_images import Detections, Target
+from inference.nets.faster_rcnn import maps_by_name
 from inference.training import detection, loop
 from inference.training.detection import DetectionData, DetectionSettings
 
@@ -54,7 +54,7 @@ class Step(nn.Module):
     ) -> dict[str, torch.Tensor] | list[Detections]:
         """Losses by name in training, detections otherwise."""
         batch, targets = self.net.transform(images, targets)
-        maps = _maps(self.net, batch.tensors)
+        maps = maps_by_name(self.net.backbone, batch.tensors)
         answer: list[Detections]
         losses: dict[str, torch.Tensor]
         if "rpn" in self.learning:
@@ -62,8 +62,10 @@ class Step(nn.Module):
             answer = [{"boxes": boxes} for boxes in proposals]
         else:
             with torch.no_grad():
-                elsewhere = self.proposer or self.net
-                proposals, _ = elsewhere.rpn(batch, _maps(elsewhere, batch.tensors) if self.proposer else maps)
+                if self.proposer is None:
+                    proposals, _ = self.net.rpn(batch, maps)
+                else:
+                    proposals, _ = self.proposer.rpn(batch, maps_by_name(self.proposer.backbone, batch.tensors))
             answer, losses = self.net.roi_heads(maps, proposals, batch.image_sizes, targets)
         return losses if self.training else answer
 
@@ -113,9 +115,3 @@ def share_found(answers: Sequence[Detections], truths: Sequence[Target]) -> floa
     pairs = [box_iou(truth["boxes"], answer["boxes"]) for answer, truth in zip(answers, truths, strict=True)]
     found = torch.cat([(pair > FOUND).any(1) for pair in pairs])
     return float(found.double().mean())
-
-
-def _maps(net: FasterRCNN, images: torch.Tensor) -> OrderedDict[str, torch.Tensor]:
-    """The maps by name, as torchvision's parts take them."""
-    maps = net.backbone(images)
-    return OrderedDict([("0", maps)]) if isinstance(maps, torch.Tensor) else maps

@@ -39,7 +39,7 @@ def best_anchor(targets: Sequence[Target], shapes: Shapes, anchors: torch.Tensor
     corner = anchors.new_zeros(1, 2)
     flat = anchors.flatten(0, 1)
     similar = box_iou(*(torch.cat([corner.expand(len(some), -1), some], 1) for some in (size, flat)))
-    best = similar.argmax(1) if len(similar) else truth.labels
+    best = similar.argmax(1)
     return _placed(truth, best, _cells(middle, best, shapes), shapes)
 
 

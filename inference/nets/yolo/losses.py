@@ -69,7 +69,10 @@ def paddle(said: Said, targets: Sequence[Target], *, overlap: bool) -> dict[str,
 
 
 def yolov5(said: Said, targets: Sequence[Target]) -> dict[str, torch.Tensor]:
-    """Complete IoU of the boxes, and objectness that is to equal it (docs of YOLOv5, "Architecture", section 4)."""
+    """Complete IoU of the boxes, and objectness that is to equal it (docs of YOLOv5, "Architecture", section 4).
+
+    Boxes of images that MixUp faded count as any other, as published.
+    """
     truth = similar_anchors(targets, said.shapes, said.anchors)
     here = said.values[truth.image, truth.place]
     boxes = said.code.decode(here, said.places[truth.place])

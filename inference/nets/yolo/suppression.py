@@ -18,11 +18,13 @@ def matrix(boxes: torch.Tensor, scores: torch.Tensor) -> Detections:
     SOLOv2 (Wang et al. 2020, arXiv 2003.10152, section 3.3.2) with the linear decay.
     """
     found = _candidates(boxes, scores)
+    if not len(found["scores"]):
+        return found
     same = found["labels"][:, None] == found["labels"]
     overlap = (box_iou(found["boxes"], found["boxes"]) * same).triu(1)  # [i, j]: i is the better one
-    suppressed = overlap.amax(0) if len(overlap) else overlap.new_zeros(0)  # how likely i itself is a duplicate
+    suppressed = overlap.amax(0)  # how likely i itself is a duplicate
     decay = (1 - overlap) / (1 - suppressed).clamp(min=1e-6)[:, None]
-    found["scores"] = found["scores"] * (decay.amin(0) if len(decay) else 1)
+    found["scores"] = found["scores"] * decay.amin(0)
     order = found["scores"].argsort(descending=True, stable=True)[:KEPT]
     order = order[found["scores"][order] >= LEAST]
     return {name: values[order] for name, values in found.items()}
