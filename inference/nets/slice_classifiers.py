@@ -13,14 +13,14 @@ from itertools import pairwise
 import torch
 from torch import nn
 from torchvision.models import DenseNet
-from torchvision.models.vgg import cfgs, make_layers
 
 from inference.nets.inception_resnet_v2 import REPEATS, Encoder
 from inference.nets.resnet import ResNet
+from inference.nets.vgg import WIDTH as VGG_WIDTH
+from inference.nets.vgg import convolutions, scaled
 
 VERTEBRAE = 7
 DENSE_BLOCKS = (6, 12, 24, 16)  # of DenseNet-121
-VGG_WIDTH = 64  # of the first convolutions, as published
 VGG_LAST, VGG_HIDDEN = 512, 4096  # channels of the last convolution and of the two hidden layers, as published
 #: Rows and columns of VGG's last maps for images of 128 pixels; published are 7 for 224 pixels.
 VGG_CELLS = 4
@@ -88,17 +88,12 @@ def resnet50(widths: Widths, dropout: float) -> SliceClassifier:
 
 def vgg16(widths: Widths, dropout: float) -> SliceClassifier:
     """Simonyan and Zisserman 2014, arXiv 1409.1556, with batch normalisation."""
-
-    def scaled(published: int) -> int:
-        return published * widths.vgg // VGG_WIDTH
-
-    layers = [one if isinstance(one, str) else scaled(one) for one in cfgs["D"]]
-    hidden = scaled(VGG_HIDDEN)
+    hidden = scaled(VGG_HIDDEN, widths.vgg)
     features = nn.Sequential(
-        make_layers(layers, batch_norm=True),
+        convolutions(widths.vgg),
         nn.AdaptiveAvgPool2d(VGG_CELLS),
         nn.Flatten(),
-        nn.Linear(scaled(VGG_LAST) * VGG_CELLS**2, hidden),
+        nn.Linear(scaled(VGG_LAST, widths.vgg) * VGG_CELLS**2, hidden),
         nn.ReLU(inplace=True),
         nn.Dropout(dropout),
         nn.Linear(hidden, hidden),

@@ -9,7 +9,7 @@ import logging
 import math
 import pickle
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,11 +125,24 @@ def cosine(optimizer: torch.optim.Optimizer, *, steps: int, warmup: int) -> torc
     return torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
 
 
-def step(learner: Learner, losses: Mapping[str, torch.Tensor]) -> dict[str, float]:
-    """One update by the sum of the losses; returns them as numbers."""
+def falling(
+    optimizer: torch.optim.Optimizer, *, drops: Sequence[int], warmup: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Linear warm-up, then a tenth of the rate before from each of the steps `drops` on; one step per batch."""
+
+    def rate(step: int) -> float:
+        return min((step + 1) / (warmup + 1), 1.0) * 0.1 ** sum(step >= drop for drop in drops)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+
+
+def step(learner: Learner, losses: Mapping[str, torch.Tensor], *, clip_norm: float = math.inf) -> dict[str, float]:
+    """One update by the sum of the losses, the gradient no longer than `clip_norm`; returns them as numbers."""
     total = torch.stack(list(losses.values())).sum()
     learner.optimizer.zero_grad()
     total.backward()  # type: ignore[no-untyped-call]
+    if clip_norm < math.inf:
+        nn.utils.clip_grad_norm_(learner.module.parameters(), clip_norm)
     learner.optimizer.step()
     learner.schedule.step()
     return {name: float(value.detach()) for name, value in losses.items()}
