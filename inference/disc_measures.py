@@ -1,0 +1,78 @@
+"""Slip and herniation in mm and per cent, measured on the outlines of two vertebral bodies and the disc between them.
+
+Outlines are bool (rows, columns) of one sagittal image: head to feet, front to back. Points are (down, back) in mm.
+Paper 004 asks for these numbers as future work; slip and its grades after Meyerding 1932: the distance by which the
+upper body stands before the lower one, in per cent of the depth of the lower one's upper endplate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+MEYERDING_PERCENT = 25.0  # per grade
+SLIP_PERCENT = 5.0  # from here on a slip counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corners:
+    """The corners of a vertebral body in a sagittal image, each (2,)."""
+
+    front_top: np.ndarray
+    back_top: np.ndarray
+    front_bottom: np.ndarray
+    back_bottom: np.ndarray
+
+
+def corners(body: np.ndarray, spacing: tuple[float, float], axis: np.ndarray) -> Corners:
+    """The corners of an outline: its points that reach furthest in the four diagonal directions of its own frame.
+
+    `spacing` is mm between (rows, columns); `axis` (2,) points along the spine towards the feet, as from the middle of
+    the body above to that of the body below. Raises ValueError for an empty outline.
+    """
+    points = np.argwhere(body) * np.array(spacing)
+    if not len(points):
+        raise ValueError("an outline without a pixel has no corners")
+    down = axis / np.linalg.norm(axis)
+    back = np.array([-down[1], down[0]])
+    along = np.stack([points @ down, points @ back])
+    middle, half = (along.max(1) + along.min(1)) / 2, np.maximum((along.max(1) - along.min(1)) / 2, 1e-6)
+    scaled = (along - middle[:, None]) / half[:, None]
+
+    def furthest(vertical: int, horizontal: int) -> np.ndarray:
+        return np.asarray(points[int(np.argmax(vertical * scaled[0] + horizontal * scaled[1]))])
+
+    return Corners(
+        front_top=furthest(-1, -1),
+        back_top=furthest(-1, 1),
+        front_bottom=furthest(1, -1),
+        back_bottom=furthest(1, 1),
+    )
+
+
+def slip(upper: Corners, lower: Corners) -> tuple[float, float]:
+    """How far the upper body stands before the lower one: mm, and per cent of the lower one's upper endplate.
+
+    Negative where it stands behind (retrolisthesis).
+    """
+    endplate = lower.back_top - lower.front_top
+    depth = float(np.linalg.norm(endplate))
+    forward = float((lower.back_top - upper.back_bottom) @ endplate / depth)
+    return forward, 100 * forward / depth
+
+
+def meyerding(percent: float) -> int:
+    """The grade: 0 below 5 %, 1 below 25 %, and one more for every further 25 %; backwards the same."""
+    return 1 + int(abs(percent) / MEYERDING_PERCENT) if abs(percent) >= SLIP_PERCENT else 0
+
+
+def herniation(disc: np.ndarray, spacing: tuple[float, float], upper: Corners, lower: Corners) -> float:
+    """How far the outline of a disc reaches behind the line between the back corners of its bodies: mm, 0 or more."""
+    points = np.argwhere(disc) * np.array(spacing)
+    line = lower.back_top - upper.back_bottom
+    length = float(np.linalg.norm(line))
+    if not len(points) or not length:
+        return 0.0
+    behind = np.array([-line[1], line[0]]) / length
+    return max(float(((points - upper.back_bottom) @ behind).max()), 0.0)
