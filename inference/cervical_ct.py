@@ -5,7 +5,7 @@ Training calibrates on these answers and the pipeline reports them: one path for
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,19 +27,18 @@ from inference.vertebrae import Vertebrae
 #: The pipeline whose table pins the three models.
 NAME = "cervical-ct-fracture"
 
+#: A slice goes through the core of a vertebra where the outline has at least this share of its largest area.
+CORE = 0.5
+
 Manifest = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class LevelAnswer:
-    """Logits of one vertebra, as acquired and mirrored."""
+class LevelNet:
+    """The network for single vertebrae, and the pixels of its images."""
 
-    logits: tuple[float, float]
-
-    @property
-    def logit(self) -> float:
-        """The mean of both views."""
-        return float(np.mean(self.logits))
+    net: VertebraFracture
+    size: int
 
 
 def fracture_nets(folder: Path, manifest: Manifest, device: str) -> FractureNets:
@@ -67,11 +66,11 @@ def vertebra_net(folder: Path, manifest: Manifest, device: str) -> VertebraUNet:
     return net
 
 
-def level_net(folder: Path, manifest: Manifest, device: str) -> VertebraFracture:
+def level_net(folder: Path, manifest: Manifest, device: str) -> LevelNet:
     """The network for single vertebrae, filled with the verified weights of a manifest."""
     net = VertebraFracture(**manifest["networks"]["levels"]["arguments"])
     _fill(folder, manifest, device, {"levels": net})
-    return net
+    return LevelNet(net, manifest["input"]["size"])
 
 
 def _fill(folder: Path, manifest: Manifest, device: str, nets: Mapping[str, torch.nn.Module]) -> None:
@@ -83,23 +82,32 @@ def _fill(folder: Path, manifest: Manifest, device: str, nets: Mapping[str, torc
 
 
 def level_answers(
-    net: VertebraFracture, volume: np.ndarray, found: Vertebrae, spacing: Sequence[float], size: int
-) -> dict[str, LevelAnswer]:
-    """An answer for each named cervical vertebra of a volume (feet to head, front to back, right to left), in HU."""
-    levels = [level for level in CERVICAL if level in found.named]
-    device = next(net.parameters()).device
+    levels: LevelNet, volume: np.ndarray, found: Vertebrae, spacing: Sequence[float], slices: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What the networks say of each named cervical vertebra of a volume, which is as `vertebrae.locate` wants it.
+
+    `slices` are the logits of paper 003, (views, slices). Of each vertebra (views, 2): the logit of its own network,
+    and the highest of the slices through its core. Views are as acquired and mirrored.
+    """
+    device = next(levels.net.parameters()).device
     answers = {}
-    for level in levels:
+    for level in [level for level in CERVICAL if level in found.named]:
         one = found.named[level]
-        hu, outline = vertebra_crop.cut(volume, one.box, one.inside, spacing, size)
+        hu, outline = vertebra_crop.cut(volume, one.box, one.inside, spacing, levels.size)
         images = vertebra_crop.network_input(hu, outline)
         with torch.inference_mode():
-            _, logits = net(torch.stack([images, images.flip(-1)]).to(device))
-        answers[level] = LevelAnswer((float(logits[0]), float(logits[1])))
+            _, logits = levels.net(torch.stack([images, images.flip(-1)]).to(device))
+        area = one.inside.sum((1, 2))
+        core = one.box[0].start + np.flatnonzero(area >= CORE * area.max())
+        answers[level] = np.stack([logits.float().cpu().numpy(), slices[:, core].max(1)], axis=1)
     return answers
 
 
-def stacked(stacking: Mapping[str, float], case: float, levels: Mapping[str, LevelAnswer]) -> float:
-    """Logit of the case, by logistic regression on that of paper 003 and that of the most suspicious vertebra."""
-    highest = max(answer.logit for answer in levels.values())
-    return stacking["bias"] + stacking["case"] * case + stacking["levels"] * highest
+def vertebra_logits(fitted: Mapping[str, float], answers: np.ndarray) -> np.ndarray:
+    """Calibrated logits (...,) of vertebrae, by logistic regression on both answers (..., 2)."""
+    return np.asarray(fitted["bias"] + answers @ np.array([fitted["network"], fitted["slices"]]))
+
+
+def case_logit(fitted: Mapping[str, float], case: float, vertebrae: Iterable[float]) -> float:
+    """Calibrated logit of the case, by logistic regression on that of paper 003 and the most suspicious vertebra's."""
+    return fitted["bias"] + fitted["sequence"] * case + fitted["vertebra"] * max(vertebrae)

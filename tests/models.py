@@ -58,7 +58,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
             "coverage_mm": [5, 100],
             "max_tilt_degrees": 20,
         },
-        "calibration": {"case_temperature": 2.0, "slice_temperature": 0.5},
+        "calibration": {"case_temperature": 2.0, "slice_temperature": 0.5, "indeterminate": [0.0, 0.0]},
         "operating_points": [
             {"name": "balanced", "threshold": 0.5, "slice_threshold": 0.5},
             {"name": "screen", "threshold": 0.1, "slice_threshold": 0.2},

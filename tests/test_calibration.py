@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from inference.training.calibration import best_f1, fit_temperature, operating_points
+from inference.training.calibration import best_f1, fit_temperature, indeterminate, operating_points
 
 
 def sampled(*, temperature: float, count: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +66,19 @@ def test_a_point_tells_the_sensitivity_and_specificity_at_its_threshold():
     for one in operating_points(probability, labels):
         assert one.sensitivity == np.mean(probability[labels] >= one.threshold)
         assert one.specificity == np.mean(probability[~labels] < one.threshold)
-    assert {one.name for one in operating_points(probability, labels)} == {"balanced", "screen"}
+    assert [one.name for one in operating_points(probability, labels)] == ["balanced", "screen", "flag"]
+
+
+def test_the_flag_point_is_the_lowest_threshold_with_at_most_one_false_alarm_in_twenty():
+    probability, labels = [*np.linspace(0.05, 0.5, 20), *np.linspace(0.1, 0.95, 20)], [0] * 20 + [1] * 20
+    threshold, _, specificity = point(probability, labels, "flag")
+    assert specificity == 0.95  # the highest of twenty is called, not two
+    assert sorted(probability[:20])[-2] < threshold <= probability[19]
+
+
+def test_useless_answers_flag_nothing():
+    _, sensitivity, specificity = point([0.4] * 6, [0, 1, 0, 1, 0, 1], "flag")
+    assert (sensitivity, specificity) == (0, 1)
 
 
 def test_useless_answers_screen_everything():
@@ -77,16 +89,45 @@ def test_useless_answers_screen_everything():
 @pytest.mark.parametrize(
     ("probability", "labels", "threshold"),
     [
-        ([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1], 0.8),
-        ([0.9, 0.1, 0.8, 0.2], [1, 0, 1, 0], 0.8),  # the order of the cases says nothing
-        ([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0], 0.7),  # F1 is 2/3, 1/2, 4/5, 2/3
-        ([0.9, 0.8], [1, 1], 0.8),
+        ([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1], 0.5),
+        ([0.9, 0.1, 0.8, 0.2], [1, 0, 1, 0], 0.5),  # the order of the cases says nothing
+        ([0.9, 0.8, 0.7, 0.6], [1, 0, 1, 0], 0.65),  # F1 is 2/3, 1/2, 4/5, 2/3
+        ([0.9, 0.8], [1, 1], 0.4),
     ],
 )
 def test_the_threshold_with_the_best_f1_is_found(probability, labels, threshold):
-    assert best_f1(np.array(probability), np.array(labels)) == threshold
+    assert best_f1(np.array(probability), np.array(labels)) == pytest.approx(threshold)
 
 
 def test_equal_probabilities_are_on_one_side_of_the_threshold():
     # F1 is 2/3 with the first alone and 4/7 with all: 0.5 cannot take the second and leave the others
-    assert best_f1(np.array([0.9, 0.5, 0.5, 0.5, 0.5]), np.array([1, 1, 0, 0, 0])) == 0.9
+    assert best_f1(np.array([0.9, 0.5, 0.5, 0.5, 0.5]), np.array([1, 1, 0, 0, 0])) == pytest.approx(0.7)
+
+
+def test_the_indeterminate_zone_holds_the_lower_tenth_of_the_fractured_to_the_upper_tenth_of_the_intact():
+    fractured, intact = np.linspace(0.31, 0.49, 19), np.linspace(0.21, 0.39, 19)
+    probability, labels = np.concatenate([fractured, intact]), np.repeat([1, 0], 19)
+    # of 19 + 1 cases, two may lie outside on the wrong side: the second lowest and the second highest are the ends
+    assert indeterminate(probability, labels) == pytest.approx((0.32, 0.38))
+
+
+def test_classes_that_part_leave_the_gap_between_them_indeterminate():
+    probability, labels = np.concatenate([np.linspace(0.7, 0.9, 19), np.linspace(0.1, 0.3, 19)]), np.repeat([1, 0], 19)
+    low, high = indeterminate(probability, labels)
+    assert 0.28 < low < 0.3
+    assert 0.7 < high < 0.72
+
+
+def test_too_few_cases_leave_everything_indeterminate():
+    assert indeterminate(np.array([0.1, 0.9]), np.array([0, 1])) == (0, 1)
+
+
+def test_new_cases_are_on_the_right_side_or_in_the_zone_as_often_as_promised():
+    rng = np.random.default_rng(8)
+    held = []
+    for _ in range(300):
+        labels = np.repeat([True, False], 60)
+        low, high = indeterminate(rng.normal(0.5 + 0.1 * labels, 0.1), labels)
+        new = rng.normal(0.5 + 0.1 * labels, 0.1)
+        held.append([(new[labels] >= low).mean(), (new[~labels] <= high).mean()])
+    assert np.mean(held, 0) == pytest.approx([0.9, 0.9], abs=0.015)

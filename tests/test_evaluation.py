@@ -20,7 +20,7 @@ from inference.training.fracture_slices import area_under_curve
 from tests.cases import silent, write_case
 from tests.models import NAME, Spotlight, networks, write_config
 
-NO_TEMPERATURE = {"case_temperature": 1.0, "slice_temperature": 1.0}
+NO_TEMPERATURE = {"case_temperature": 1.0, "slice_temperature": 1.0, "indeterminate": (0.4, 0.6)}
 POINTS = [{"name": "balanced", "threshold": 0.5, "slice_threshold": 0.5}]
 
 
@@ -114,7 +114,7 @@ def test_the_any_slice_rule_takes_the_highest_slice_of_the_slice_network():
 
 
 def test_temperature_changes_probabilities_but_no_ranking():
-    hot = {"case_temperature": 4.0, "slice_temperature": 4.0}
+    hot = {**NO_TEMPERATURE, "case_temperature": 4.0, "slice_temperature": 4.0}
     plain, calibrated = measure(four_cases(), NO_TEMPERATURE, POINTS), measure(four_cases(), hot, POINTS)
     assert calibrated["case"]["sequence network"]["auc"] == plain["case"]["sequence network"]["auc"]
     assert calibrated["case"]["sequence network"]["brier"] != plain["case"]["sequence network"]["brier"]
@@ -123,6 +123,20 @@ def test_temperature_changes_probabilities_but_no_ranking():
     assert measure(four_cases(), hot, strict)["case"]["operating_points"]["strict"]["sensitivity"] == 0.5
     stricter = [{"name": "strict", "threshold": 0.63, "slice_threshold": 0.6}]
     assert measure(four_cases(), hot, stricter)["case"]["operating_points"]["strict"]["sensitivity"] == 0
+
+
+@pytest.mark.parametrize(
+    ("zone", "indeterminate", "right"),
+    [((0.6, 0.8), 0.5, 1.0), ((0.1, 0.7), 0.25, 2 / 3), ((0.0, 1.0), 1.0, None), ((0.5, 0.51), 0.0, 0.75)],
+)
+def test_cases_in_the_indeterminate_zone_are_counted_and_the_others_judged(zone, indeterminate, right):
+    # probabilities .88 and .62 of fractured cases, .73 and .05 of intact ones
+    cases = [
+        scored(logit, fractured, slices=[0], labels=[int(fractured)])
+        for logit, fractured in ((2.0, True), (0.5, True), (1.0, False), (-3.0, False))
+    ]
+    row = measure(cases, {**NO_TEMPERATURE, "indeterminate": zone}, POINTS)["case"]["sequence network"]
+    assert (row["indeterminate"], row["right_among_others"]) == (indeterminate, right)
 
 
 def test_very_sure_answers_are_still_ranked():

@@ -1,6 +1,7 @@
 """The cervical fracture pipeline on a small untrained model, and the committed model on its reference cases."""
 
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,16 @@ def test_a_probability_at_the_threshold_is_positive(tmp_path):
         analysis = analyse(tmp_path / f"{positive}", neck_volume(), operating_points=points)
         assert analysis.threshold == threshold
         assert bool(analysis.findings) is analysis.positive is positive
+
+
+def test_a_probability_in_the_indeterminate_zone_is_said_to_be_one(tmp_path):
+    reference = analyse(tmp_path / "a", neck_volume())
+    assert not [text for text in reference.quality if "indeterminate" in text]
+    fitted = {"case_temperature": 2.0, "slice_temperature": 0.5}
+    for number, (low, high, said) in enumerate(((-0.1, 0.1, 1), (0, 0.1, 1), (0.01, 0.1, 0), (-0.1, -0.01, 0))):
+        zone = [reference.case_probability + low, reference.case_probability + high]
+        analysis = analyse(tmp_path / str(number), neck_volume(), calibration={**fitted, "indeterminate": zone})
+        assert len([text for text in analysis.quality if text.startswith("indeterminate: from probability")]) == said
 
 
 def test_the_operating_point_of_the_table_decides(tmp_path):
@@ -196,6 +207,12 @@ def referred(name: str) -> Rendered:
     return render(sample_spec(int(seed), profile))
 
 
+@cache
+def answered(name: str) -> Analysis:
+    """The answer of the committed pipeline about a phantom."""
+    return pipeline.load(NAME, CONFIG, "cpu").run(as_volume(referred(name)))
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_the_committed_fracture_model_repeats_its_reference_cases(number):
     folder, document = pipeline.pinned(NAME, CONFIG, "model")
@@ -213,8 +230,7 @@ def test_the_committed_fracture_model_repeats_its_reference_cases(number):
 def test_the_committed_pipeline_outlines_and_names_the_reference_case_as_it_did():
     _, document = pipeline.pinned(NAME, CONFIG, "vertebrae")
     (reference,) = document["references"]
-    phantom = referred(reference["case"])
-    analysis = pipeline.load(NAME, CONFIG, "cpu").run(as_volume(phantom))
+    phantom, analysis = referred(reference["case"]), answered(reference["case"])
     outlines = {mask.label: mask.array for mask in analysis.masks if mask.tracking_id is None}
     assert list(outlines) == [level for level in CERVICAL if reference["dice"].get(level)]
     for level, outline in outlines.items():
@@ -222,6 +238,12 @@ def test_the_committed_pipeline_outlines_and_names_the_reference_case_as_it_did(
         dice = 2 * (outline & truth).sum() / (outline.sum() + truth.sum())
         assert dice == pytest.approx(reference["dice"][level], abs=0.02)
     assert bool(analysis.findings) is analysis.positive
+
+
+def test_the_committed_pipeline_gives_each_vertebra_of_the_reference_case_its_probability_again():
+    _, document = pipeline.pinned(NAME, CONFIG, "levels")
+    (reference,) = document["references"]
+    assert answered(reference["case"]).level_probabilities == pytest.approx(reference["probabilities"], abs=0.02)
 
 
 def test_all_committed_models_together_stay_small():

@@ -22,7 +22,11 @@ from inference.volume import Volume
 from tests import blocks
 from tests.models import NAME, TABLE, bare_headers, manifest, networks, write_config
 
-STACKING = {"bias": 0.5, "case": 0.25, "levels": 0.5}
+FITTED = {
+    "vertebra": {"bias": 0.0, "network": 0.5, "slices": 0.01},
+    "case": {"bias": 0.5, "sequence": 0.25, "vertebra": 1.0},
+    "indeterminate": [0.0, 0.0],
+}
 PIN = '\n[{part}]\ndirectory = "models/{part}"\nmanifest_sha256 = "{digest}"\n'
 
 
@@ -57,7 +61,7 @@ def write_all(config: Path, *, level_bias: float = 2.0, case_bias: float = 1.0, 
         "networks": {"levels": {"architecture": "levels", "arguments": arguments}},
         "input": {"size": 24},
         "behind": behind,
-        "calibration": {"level_temperature": 2.0, "stacking": STACKING},
+        "calibration": FITTED,
         "operating_points": [
             {"name": "balanced", "threshold": 0.6, "level_threshold": 0.6},
             {"name": "screen", "threshold": 0.1, "level_threshold": 0.2},
@@ -110,9 +114,8 @@ def test_every_cervical_vertebra_gets_a_probability_and_an_outline(analyse):
 def test_the_case_is_made_of_the_slices_and_the_most_suspicious_vertebra(analyse):
     analysis = analyse(neck())
     alone = analyse(neck(levels=slice(2, 6))).case_probability  # temperature 2
-    highest = max(logit(p) for p in analysis.level_probabilities.values())  # temperature 2
-    expected = STACKING["bias"] + STACKING["levels"] * 2 * highest
-    assert logit(analysis.case_probability) == pytest.approx(expected + STACKING["case"] * 2 * logit(alone), abs=0.2)
+    highest = max(logit(p) for p in analysis.level_probabilities.values())
+    assert logit(analysis.case_probability) == pytest.approx(0.5 + 0.25 * 2 * logit(alone) + highest, abs=0.2)
     assert analysis.threshold == 0.6
     assert analysis.positive
 
@@ -145,6 +148,14 @@ def test_a_negative_case_has_outlines_but_no_finding(analyse):
     assert not analysis.positive
     assert analysis.findings == ()
     assert [mask.label for mask in analysis.masks] == [*CERVICAL]
+
+
+def test_the_indeterminate_zone_is_that_of_the_probability_that_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(cervical_ct, "vertebra_net", lambda folder, manifest, device: blocks.Painter(1.5))
+    config = write_all(tmp_path, calibration={**FITTED, "indeterminate": [0.0, 1.0]})
+    run = pipeline.load(NAME, config, "cpu").run
+    for volume, said in ((neck(), 1), (neck(levels=slice(2, 6)), 0)):  # the second one has no names
+        assert len([text for text in run(volume).quality if text.startswith("indeterminate")]) == said
 
 
 def test_without_names_the_slices_answer_alone_and_it_is_said(analyse):

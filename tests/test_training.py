@@ -99,7 +99,7 @@ def test_a_training_leaves_weights_manifest_card_and_curves(trained):
     assert manifest["synthetic_training_data"] is True
     assert manifest["training"]["command"] == f"dicomnode train {NAME}"
     assert manifest["training"]["settings"]["data"]["test"] == "phantom:standard@950000+2"
-    assert [p["name"] for p in manifest["operating_points"]] == ["balanced", "screen"]
+    assert [p["name"] for p in manifest["operating_points"]] == ["balanced", "screen", "flag"]
     assert manifest["metrics"]["cases"] == 2
     assert manifest["metrics"]["grad_cam"]["slices"] == 3
     card = (out / "MODEL_CARD.md").read_text()

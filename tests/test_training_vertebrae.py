@@ -7,6 +7,7 @@ import json
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from inference import cervical_ct, evaluation, pipeline, training, weights
@@ -109,8 +110,9 @@ def test_the_vertebra_model_has_weights_card_curves_and_its_measurements(place, 
 def test_the_level_model_says_behind_which_models_it_was_calibrated(place, outlining, judging):
     main = json.loads((place / "models" / NAME / weights.MANIFEST).read_text())
     assert judging["behind"] == {"model": main["sha256"], "vertebrae": outlining["sha256"]}
-    assert set(judging["calibration"]["stacking"]) == {"bias", "case", "levels"}
-    assert [point["name"] for point in judging["operating_points"]] == ["balanced", "screen"]
+    assert set(judging["calibration"]["vertebra"]) == {"bias", "network", "slices"}
+    assert set(judging["calibration"]["case"]) == {"bias", "sequence", "vertebra"}
+    assert [point["name"] for point in judging["operating_points"]] == ["balanced", "screen", "flag"]
     assert judging["metrics"]["vertebrae"] == 14
     assert judging["metrics"]["levels"]["C4"]["fractured"] == 1
 
@@ -192,12 +194,12 @@ def test_outlines_that_are_right_score_high_and_missing_ones_nothing(place):
 
 
 def test_only_named_vertebrae_are_judged():
-    answer = cervical_ct.LevelAnswer((1.0, 3.0))
+    answer = np.array([[1.0, 5.0], [3.0, 6.0]])  # as acquired and mirrored: own network, slices
     cases = [
         levels.ScoredLevels(case=0.0, answers={"C1": answer}, levels={"C1": True, "C2": True}, fractured=True),
         levels.ScoredLevels(case=0.0, answers={}, levels={"C1": False}, fractured=False),
     ]
     logits, labels = levels.pairs(cases)
-    assert [one.tolist() for one in logits] == [[2.0]]
+    assert [one.tolist() for one in logits] == [[[2.0, 5.5]]]
     assert [one.tolist() for one in labels] == [[True]]
     assert levels.pairs(cases, "C2") == ([], [])

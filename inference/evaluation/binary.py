@@ -70,6 +70,25 @@ def calibration(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> d
     return {"ece": expected_calibration_error(logits, truth), "brier": brier}
 
 
+def determinate(scores: Sequence[np.ndarray], labels: Sequence[np.ndarray], zone: Sequence[float]) -> dict[str, Any]:
+    """How many calibrated logits lie in the indeterminate zone of probabilities, and how many others are right."""
+    probability, truth = expit(np.concatenate(scores)), np.concatenate(labels)
+    unsure = (probability >= zone[0]) & (probability <= zone[1])
+    right = (probability > zone[1]) == truth
+    return {
+        "zone": list(zone),
+        "indeterminate": float(unsure.mean()),
+        "right_among_others": float(right[~unsure].mean()) if not unsure.all() else None,
+    }
+
+
+def zone_line(row: Mapping[str, Any]) -> str:
+    """What `determinate` found, as a sentence."""
+    low, high = row["zone"]
+    others = "" if row["right_among_others"] is None else f"; of the others {row['right_among_others']:.0%} are right"
+    return f"Indeterminate zone {low:.3f} to {high:.3f}: {row['indeterminate']:.0%} of the cases{others}."
+
+
 def with_interval(row: Mapping[str, Any], key: str) -> str:
     """A number of a row with its interval, for a table."""
     return estimate(row[key], row[f"{key}_ci95"])

@@ -91,11 +91,10 @@ def _vertebrae(config_dir: Path, device: str, _: Callable[[str], None]) -> Subje
 
 def _levels(config_dir: Path, device: str, _: Callable[[str], None]) -> Subject:
     folder, manifest = pipeline.pinned(NAME, config_dir, "levels")
-    net, size = cervical_ct.level_net(folder, manifest, device), manifest["input"]["size"]
-    first = levels.before(config_dir, device)
+    net, first = cervical_ct.level_net(folder, manifest, device), levels.before(config_dir, device)
     return Subject(
         manifest,
-        lambda case: levels.score(first, net, size, case),
+        lambda case: levels.score(first, net, case),
         lambda scored, _: levels.measure(scored, manifest["calibration"], manifest["operating_points"]),
         levels.metric_lines,
     )

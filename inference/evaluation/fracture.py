@@ -17,7 +17,15 @@ from torch.nn.functional import interpolate
 
 from inference.datasets.labelled import UnusableData
 from inference.datasets.store import Case
-from inference.evaluation.binary import at, calibration, point_line, ranking, with_interval
+from inference.evaluation.binary import (
+    at,
+    calibration,
+    determinate,
+    point_line,
+    ranking,
+    with_interval,
+    zone_line,
+)
 from inference.explain import grad_cam
 from inference.nets.cervical_fracture import FractureNets, features, images
 from inference.novelty import Novelty, case_features
@@ -70,7 +78,7 @@ def score(nets: FractureNets, case: Case, size: int) -> ScoredCase:
 
 
 def measure(
-    scored: Sequence[ScoredCase], fitted: Mapping[str, float], points: Sequence[Mapping[str, Any]]
+    scored: Sequence[ScoredCase], fitted: Mapping[str, Any], points: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """All numbers of the result table; ambiguous slices (a trace of fracture) are left out."""
     labels = [case.labels[case.clear] for case in scored]
@@ -88,7 +96,9 @@ def measure(
         },
         "case": {
             "any slice": ranking([np.array([case.alone.max()]) for case in scored], truth),
-            "sequence network": ranking(cases, truth) | calibration(cases, truth),
+            "sequence network": ranking(cases, truth)
+            | calibration(cases, truth)
+            | determinate(cases, truth, fitted["indeterminate"]),
             "operating_points": {point["name"]: at(cases, truth, point["threshold"]) for point in points},
         },
     }
@@ -155,7 +165,8 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
         point_line("slices, best F1", image["with sequence network"]),
         *(point_line(f"cases, {name}", row) for name, row in case["operating_points"].items()),
         "",
-        f"Case calibration: ECE {case['sequence network']['ece']:.3f}, Brier {case['sequence network']['brier']:.3f}.",
+        f"Case calibration: ECE {case['sequence network']['ece']:.3f}, Brier {case['sequence network']['brier']:.3f}. "
+        + zone_line(case["sequence network"]),
     ]
     cam, within = metrics["grad_cam"], metrics["within_range"]
     return [

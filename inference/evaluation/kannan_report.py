@@ -129,7 +129,7 @@ def _fracture(found: Answers, way: int, parts: Mapping[str, Images]) -> tuple[di
         scores[part] = found[part][known, way, VERTEBRAE].double().numpy()
         labels[part] = parts[part].fractured[known].numpy() == 1
     temperature = fit_temperature(scores["validation"], labels["validation"])
-    balanced, _ = operating_points(expit(scores["validation"] / temperature), labels["validation"])
+    balanced, *_ = operating_points(expit(scores["validation"] / temperature), labels["validation"])
     calibrated = scores["test"] / temperature
     test = parts["test"]
     patients = [patient for patient, label in zip(test.patients, test.fractured.tolist(), strict=True) if label >= 0]

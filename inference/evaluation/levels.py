@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from inference import cervical_ct, pipeline, vertebrae
-from inference.cervical_ct import NAME, LevelAnswer
+from inference.cervical_ct import NAME, LevelNet
 from inference.datasets.labelled import CERVICAL, UnusableData
 from inference.datasets.store import Case
 from inference.evaluation import binary
 from inference.evaluation.bootstrap import interval
 from inference.nets.cervical_fracture import FractureNets
 from inference.nets.unet import VertebraUNet
-from inference.nets.vertebra_fracture import VertebraFracture
 from inference.training.fracture_slices import area_under_curve
 
 
@@ -26,7 +25,8 @@ class ScoredLevels:
     """One case: the logit of paper 003, the answers for its vertebrae, and the truth."""
 
     case: float
-    answers: Mapping[str, LevelAnswer]
+    #: As `cervical_ct.level_answers` gives them.
+    answers: Mapping[str, np.ndarray]
     levels: Mapping[str, bool]
     fractured: bool
 
@@ -56,28 +56,27 @@ def before(config_dir: Path, device: str) -> Before:
     )
 
 
-def score(first: Before, net: VertebraFracture, size: int, case: Case) -> ScoredLevels:
+def score(first: Before, levels: LevelNet, case: Case) -> ScoredLevels:
     """Run all three models over a labelled case. Raises UnusableData for one without labels of its levels."""
     if case.levels is None:
         raise UnusableData(f"{case.name} ({case.source}) does not say which vertebrae are fractured")
     volume = np.asarray(case.hu, np.float32)
     found = vertebrae.locate(first.unet, volume, case.spacing, first.mm)
+    scores = first.fracture.score(case.hu_at(slice(None), first.fracture_size))
     return ScoredLevels(
-        case=float(first.fracture.score(case.hu_at(slice(None), first.fracture_size)).case.mean()),
-        answers=cervical_ct.level_answers(net, volume, found, case.spacing, size),
+        case=float(scores.case.mean()),
+        answers=cervical_ct.level_answers(levels, volume, found, case.spacing, scores.slices.numpy()),
         levels=case.levels,
         fractured=bool(case.fractured),
     )
 
 
 def pairs(scored: Sequence[ScoredLevels], level: str | None = None) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Logits and labels of the named vertebrae (of one level), one array per case that has any."""
-    chosen = [
-        [(answer.logit, case.levels[name]) for name, answer in case.answers.items() if level in (None, name)]
-        for case in scored
-    ]
-    kept = [np.array(one, float) for one in chosen if one]
-    return [one[:, 0] for one in kept], [one[:, 1] > 0 for one in kept]
+    """Answers (k, 2), mean of both views, and labels (k,) of the named vertebrae (of one level), of cases with any."""
+    chosen = [{name: one for name, one in case.answers.items() if level in (None, name)} for case in scored]
+    answers = [np.stack([one.mean(0) for one in case.values()]) for case in chosen if case]
+    labels = [np.array([case.levels[name] for name in one]) for case, one in zip(scored, chosen, strict=True) if one]
+    return answers, labels
 
 
 def measure(
@@ -85,32 +84,40 @@ def measure(
 ) -> dict[str, Any]:
     """Ranking per level and per case, calibration, and what the operating points give."""
     named = [case for case in scored if case.answers]
-    logits, labels = pairs(scored)
-    calibrated = [one / fitted["level_temperature"] for one in logits]
+    answers, labels = pairs(scored)
+    calibrated = [cervical_ct.vertebra_logits(fitted["vertebra"], one) for one in answers]
     truth = [np.array([case.fractured]) for case in named]
-    overall = [np.array([cervical_ct.stacked(fitted["stacking"], case.case, case.answers)]) for case in named]
+    overall = [
+        np.array([cervical_ct.case_logit(fitted["case"], case.case, logits)])
+        for case, logits in zip(named, calibrated, strict=True)
+    ]
     return {
         "cases": len(scored),
         "named_cases": len(named),
         "fractured_cases": int(sum(case.fractured for case in scored)),
         "vertebrae": int(sum(map(len, labels))),
         "fractured_vertebrae": int(sum(one.sum() for one in labels)),
+        "vertebra_parts": {
+            "own network alone": binary.ranking([one[:, 0] for one in answers], labels),
+            "slices alone": binary.ranking([one[:, 1] for one in answers], labels),
+        },
         "vertebra": binary.ranking(calibrated, labels)
         | binary.calibration(calibrated, labels)
         | binary.at(calibrated, labels, points[0]["level_threshold"]),
-        "levels": {level: _level(*pairs(scored, level)) for level in CERVICAL},
+        "levels": {level: _level(fitted, *pairs(scored, level)) for level in CERVICAL},
         "case": {
             "sequence network alone": binary.ranking([np.array([case.case]) for case in named], truth),
-            "highest vertebra alone": binary.ranking(
-                [np.array([max(answer.logit for answer in case.answers.values())]) for case in named], truth
-            ),
-            "both": binary.ranking(overall, truth) | binary.calibration(overall, truth),
+            "highest vertebra alone": binary.ranking([one.max(keepdims=True) for one in calibrated], truth),
+            "both": binary.ranking(overall, truth)
+            | binary.calibration(overall, truth)
+            | binary.determinate(overall, truth, fitted["indeterminate"]),
             "operating_points": {point["name"]: binary.at(overall, truth, point["threshold"]) for point in points},
         },
     }
 
 
-def _level(logits: list[np.ndarray], labels: list[np.ndarray]) -> dict[str, Any]:
+def _level(fitted: Mapping[str, Any], answers: list[np.ndarray], labels: list[np.ndarray]) -> dict[str, Any]:
+    logits = [cervical_ct.vertebra_logits(fitted["vertebra"], one) for one in answers]
     fractured = int(sum(one.sum() for one in labels))
     numbers: dict[str, Any] = {"vertebrae": len(labels), "fractured": fractured}
     if 0 < fractured < len(labels):
@@ -129,7 +136,10 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
         "",
         "| what | ROC AUC | average precision |",
         "|---|---|---|",
-        f"| vertebrae | {binary.with_interval(vertebra, 'auc')} | {vertebra['average_precision']:.3f} |",
+        *(
+            f"| vertebrae, {name} | {binary.with_interval(row, 'auc')} | {row['average_precision']:.3f} |"
+            for name, row in {**metrics["vertebra_parts"], "both": vertebra}.items()
+        ),
         *(
             f"| cases, {name} | {binary.with_interval(case[name], 'auc')} | {case[name]['average_precision']:.3f} |"
             for name in ("sequence network alone", "highest vertebra alone", "both")
@@ -149,5 +159,5 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
         *(binary.point_line(f"cases, {name}", row) for name, row in case["operating_points"].items()),
         "",
         f"Calibration: vertebrae ECE {vertebra['ece']:.3f}, Brier {vertebra['brier']:.3f}; cases ECE "
-        f"{case['both']['ece']:.3f}, Brier {case['both']['brier']:.3f}.",
+        f"{case['both']['ece']:.3f}, Brier {case['both']['brier']:.3f}. {binary.zone_line(case['both'])}",
     ]

@@ -330,5 +330,5 @@ def _case_level(
 
 def _row(validation: np.ndarray, truth: np.ndarray, test: np.ndarray) -> dict[str, Any]:
     """Probabilities for the test, and the threshold that the validation suggests."""
-    balanced, _ = operating_points(validation, truth)
+    balanced, *_ = operating_points(validation, truth)
     return {"scores": torch.from_numpy(test), "threshold": balanced.threshold}

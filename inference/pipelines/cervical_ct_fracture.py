@@ -12,7 +12,7 @@ positive case has at least one: if nothing reaches its own threshold, the most s
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,12 @@ import torch
 from scipy.special import expit
 
 from inference import cervical_ct, fracture_regions, novelty, vertebrae, weights
-from inference.cervical_ct import NAME, LevelAnswer
+from inference.cervical_ct import NAME, LevelNet
 from inference.datasets.labelled import CERVICAL
 from inference.findings import Analysis, Code, Mask, ModelIdentity
 from inference.fracture_regions import Answer, Region, Shown
 from inference.nets.cervical_fracture import FractureNets, Scores, features
 from inference.nets.unet import VertebraUNet
-from inference.nets.vertebra_fracture import VertebraFracture
 from inference.novelty import Novelty
 from inference.pipeline import UnknownPipeline, identity_of, manifests
 from inference.preprocess import content, input_limits
@@ -56,7 +55,7 @@ class _Model:
     #: Outlines vertebrae; None where the table pins no model for that.
     unet: VertebraUNet | None
     #: Judges each vertebra; None where the table pins no model for that.
-    levels: VertebraFracture | None
+    levels: LevelNet | None
     regions: fracture_regions.Settings
 
 
@@ -79,9 +78,10 @@ class _Answers:
     probabilities: Probabilities
     found: Vertebrae
     levels: Mapping[str, Answer]
-    #: Of the whole case, and the threshold that it has to reach.
+    #: Of the whole case, the threshold that it has to reach, and the zone in which cases cannot be told apart.
     case: float
     threshold: float
+    zone: Sequence[float]
 
 
 def load(table: Mapping[str, Any], config_dir: Path, device: str) -> Callable[[Volume, Mapping[str, Volume]], Analysis]:
@@ -187,13 +187,15 @@ def _analyse(model: _Model, volume: Volume) -> Analysis:
         *novelty.complaints(distance, limit),
         *answers.found.notes,
         *(() if answers.levels or model.levels is None else (SLICES_ALONE,)),
+        *_indeterminate(answers.case, answers.zone),
     )
     return _analysis(model, volume, answers, shown, remarks, timings)
 
 
 def _answers(model: _Model, volume: Volume, axial: Axial, scores: Scores) -> _Answers:
     """Slices and case, then vertebrae, then both together."""
-    probabilities = calibrate(scores, model.manifests["model"]["calibration"])
+    fitted = model.manifests["model"]["calibration"]
+    probabilities = calibrate(scores, fitted)
     alone = _Answers(
         axial=axial,
         probabilities=probabilities,
@@ -201,6 +203,7 @@ def _answers(model: _Model, volume: Volume, axial: Axial, scores: Scores) -> _An
         levels={},
         case=probabilities.case,
         threshold=model.points["model"]["threshold"],
+        zone=fitted["indeterminate"],
     )
     if model.unet is None:
         return alone
@@ -208,19 +211,29 @@ def _answers(model: _Model, volume: Volume, axial: Axial, scores: Scores) -> _An
     named = replace(alone, found=found)
     if model.levels is None or not found.named:
         return named
-    size, fitted = (model.manifests["levels"][key] for key in ("input", "calibration"))
-    raw = cervical_ct.level_answers(model.levels, axial.array, found, volume.spacing, size["size"])
+    fitted = model.manifests["levels"]["calibration"]
+    raw = cervical_ct.level_answers(model.levels, axial.array, found, volume.spacing, scores.slices.numpy())
+    logits = {level: cervical_ct.vertebra_logits(fitted["vertebra"], one) for level, one in raw.items()}
+    highest = [float(both.mean()) for both in logits.values()]
     return replace(
         named,
-        levels={level: _level_answer(answer, fitted["level_temperature"]) for level, answer in raw.items()},
-        case=float(expit(cervical_ct.stacked(fitted["stacking"], float(scores.case.mean()), raw))),
+        levels={level: _level_answer(raw[level], both) for level, both in logits.items()},
+        case=float(expit(cervical_ct.case_logit(fitted["case"], float(scores.case.mean()), highest))),
         threshold=model.points["levels"]["threshold"],
+        zone=fitted["indeterminate"],
     )
 
 
-def _level_answer(answer: LevelAnswer, temperature: float) -> Answer:
-    views = [expit(logit / temperature) for logit in answer.logits]
-    return Answer(float(expit(answer.logit / temperature)), float(expit(answer.logit)), float(np.std(views)))
+def _indeterminate(probability: float, zone: Sequence[float]) -> list[str]:
+    """One sentence if too many cases with and without a fracture have such a probability to tell them apart."""
+    low, high = zone
+    said = f"indeterminate: from probability {low:.2f} to {high:.2f}, validation cases cannot be told apart"
+    return [said] if low <= probability <= high else []
+
+
+def _level_answer(raw: np.ndarray, logits: np.ndarray) -> Answer:
+    """Of (views, 2) answers and (views,) calibrated logits; raw is what the vertebra's own network says."""
+    return Answer(float(expit(logits.mean())), float(expit(raw[:, 0].mean())), float(expit(logits).std()))
 
 
 def _shown_levels(model: _Model, scene: fracture_regions.Scene, answers: _Answers) -> list[tuple[Shown, Answer]]:

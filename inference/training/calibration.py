@@ -9,6 +9,8 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 SCREEN_SENSITIVITY = 0.95
+FLAG_SPECIFICITY = 0.95
+OUTSIDE = 10  # one in so many may lie on the wrong side of the indeterminate zone
 RIDGE = 0.01
 
 
@@ -59,11 +61,15 @@ def fit_logistic(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndar
 
 
 def operating_points(probability: np.ndarray, labels: np.ndarray) -> tuple[OperatingPoint, ...]:
-    """`balanced` (largest Youden index) and `screen` (highest threshold with sensitivity of at least 0.95)."""
+    """Three points, in this order.
+
+    `balanced`: the largest Youden index; `screen`: the highest threshold with a sensitivity of at least 0.95; `flag`:
+    the lowest one with a specificity of at least 0.95.
+    """
     truth = labels.astype(bool)
     values = np.unique(probability)
     # Between two seen values: a threshold that sits on a case flips with the last bit.
-    candidates = np.concatenate([[values[0] / 2], (values[:-1] + values[1:]) / 2])
+    candidates = np.concatenate([[values[0] / 2], (values[:-1] + values[1:]) / 2, [(values[-1] + 1) / 2]])
     sensitivity = np.array([(probability[truth] >= t).mean() for t in candidates])
     specificity = np.array([(probability[~truth] < t).mean() for t in candidates])
     youden = sensitivity + specificity
@@ -71,6 +77,7 @@ def operating_points(probability: np.ndarray, labels: np.ndarray) -> tuple[Opera
     best = np.nonzero(youden == youden.max())[0]
     balanced = int(best[len(best) // 2])
     screen = int(np.nonzero(sensitivity >= SCREEN_SENSITIVITY)[0][-1])
+    flag = int(np.nonzero(specificity >= FLAG_SPECIFICITY)[0][0])
     return tuple(
         OperatingPoint(
             name=name,
@@ -78,16 +85,32 @@ def operating_points(probability: np.ndarray, labels: np.ndarray) -> tuple[Opera
             sensitivity=float(sensitivity[i]),
             specificity=float(specificity[i]),
         )
-        for name, i in (("balanced", balanced), ("screen", screen))
+        for name, i in (("balanced", balanced), ("screen", screen), ("flag", flag))
     )
 
 
+def indeterminate(probability: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """The lowest and the highest probability of cases that cannot be told apart.
+
+    Split conformal prediction for each class (Vovk 2012, conditional validity of inductive conformal predictors): of
+    new cases like these with a fracture, 90 % are above the zone or in it; of those without, 90 % below or in it.
+    """
+    truth = labels.astype(bool)
+    positive, negative = np.sort(probability[truth]), np.sort(probability[~truth])
+    missed, called = ((len(one) + 1) // OUTSIDE for one in (positive, negative))
+    lowest = positive[missed - 1] if missed else 0.0
+    highest = negative[len(negative) - called] if called else 1.0
+    low, high = sorted((float(lowest), float(highest)))
+    return low, high
+
+
 def best_f1(probability: np.ndarray, labels: np.ndarray) -> float:
-    """The threshold with the largest F1 score."""
+    """The threshold with the largest F1 score, between two seen values."""
     order = np.argsort(-probability)
     truth = labels.astype(bool)[order]
     hits = np.cumsum(truth)
     f1 = 2 * hits / (np.arange(1, len(truth) + 1) + truth.sum())
     values = probability[order]
     f1[:-1][values[:-1] == values[1:]] = 0  # a threshold cannot part equal values
-    return float(values[int(f1.argmax())])
+    best = int(f1.argmax())
+    return float((values[best] + (values[best + 1] if best + 1 < len(values) else 0.0)) / 2)

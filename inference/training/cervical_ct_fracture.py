@@ -30,7 +30,7 @@ from inference.training.job import Job, round_to_half
 TASK = "cervical-ct-fracture"
 #: Parts of the data, and their shares when one data set is divided.
 PARTS = {"slices": 0.45, "sequence": 0.3, "validation": 0.1, "test": 0.15}
-VERSION = "0.3.0"
+VERSION = "0.3.1"
 
 
 def train(job: Job) -> Path:
@@ -99,20 +99,22 @@ def train_nets(cases: Mapping[str, Sequence[Case]], job: Job) -> Trained:
     return Trained(nets, views[0], {"slices": curve, "sequence": case_curve})
 
 
-def _calibrate(validation: Sequence[evaluation.ScoredCase]) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Temperatures and operating points; the slice threshold is the one with the best F1."""
+def _calibrate(validation: Sequence[evaluation.ScoredCase]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Temperatures, indeterminate zone and operating points; the slice threshold is the one with the best F1."""
     cases = np.array([case.case for case in validation])
     truth = np.array([case.fractured for case in validation])
     slices = np.concatenate([case.slices[case.clear] for case in validation])
     labels = np.concatenate([case.labels[case.clear] for case in validation])
-    fitted = {
+    fitted: dict[str, Any] = {
         "case_temperature": calibration.fit_temperature(cases, truth),
         "slice_temperature": calibration.fit_temperature(slices, labels),
     }
     fitted["ece_before"] = expected_calibration_error(cases, truth)
     fitted["ece_after"] = expected_calibration_error(cases / fitted["case_temperature"], truth)
     slice_threshold = calibration.best_f1(expit(slices / fitted["slice_temperature"]), labels)
-    points = calibration.operating_points(expit(cases / fitted["case_temperature"]), truth)
+    probabilities = expit(cases / fitted["case_temperature"])
+    fitted["indeterminate"] = calibration.indeterminate(probabilities, truth)
+    points = calibration.operating_points(probabilities, truth)
     return fitted, [
         {
             "name": point.name,
@@ -126,7 +128,7 @@ def _calibrate(validation: Sequence[evaluation.ScoredCase]) -> tuple[dict[str, f
 
 
 def _references(
-    cases: Sequence[Case], scored: Sequence[evaluation.ScoredCase], fitted: Mapping[str, float]
+    cases: Sequence[Case], scored: Sequence[evaluation.ScoredCase], fitted: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """The first fractured and the first intact test phantom with their answers: what a smoke test repeats."""
     chosen = [next(i for i, case in enumerate(cases) if case.fractured is wanted) for wanted in (True, False)]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from inference.cervical_ct import LevelNet, case_logit, vertebra_logits
 from inference.datasets.labelled import UnusableData
 from inference.datasets.store import Case
 from inference.evaluation import levels as evaluation
@@ -45,7 +46,7 @@ def train(job: Job) -> Path:
     def score(part: str) -> list[ScoredLevels]:
         scored = []
         for number, case in enumerate(cases[part], start=1):
-            scored.append(evaluation.score(first, net, settings.size, case))
+            scored.append(evaluation.score(first, LevelNet(net, settings.size), case))
             if number % 20 == 0:
                 job.progress(f"scored {number} of {len(cases[part])} {part} cases")
         return scored
@@ -59,7 +60,7 @@ def train(job: Job) -> Path:
         "calibration": {**fitted, "fitted_on": f"{len(cases['validation'])} validation cases", "dtype": "float32"},
         "operating_points": points,
         "metrics": metrics,
-        "references": [_reference(cases["test"], tested)],
+        "references": [_reference(cases["test"], tested, fitted)],
     }
     seconds = time.monotonic() - start
     measured = evaluation.metric_lines(metrics)
@@ -67,24 +68,28 @@ def train(job: Job) -> Path:
 
 
 def _calibrate(scored: Sequence[ScoredLevels]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Temperature of the vertebrae, regression for the case, and thresholds of both."""
+    """Regressions of the vertebrae and of the case, the indeterminate zone of the case, and thresholds of both."""
     named = [case for case in scored if case.answers]
     if not named:
         raise UnusableData("the vertebra model names the vertebrae of no validation case: retrain it on this data set")
-    logits, labels = (np.concatenate(part) for part in evaluation.pairs(named))
-    temperature = calibration.fit_temperature(logits, labels)
-    inputs = np.array([[case.case, max(answer.logit for answer in case.answers.values())] for case in named])
+    answers, labels = (np.concatenate(part) for part in evaluation.pairs(named))
+    bias, (network, slices) = calibration.fit_logistic(answers, labels)
+    vertebra = {"bias": bias, "network": float(network), "slices": float(slices)}
+    logits = vertebra_logits(vertebra, answers)
+    each = [vertebra_logits(vertebra, part) for part in evaluation.pairs(named)[0]]
     truth = np.array([case.fractured for case in named])
-    bias, (case_weight, level_weight) = calibration.fit_logistic(inputs, truth)
-    overall = bias + inputs @ np.array([case_weight, level_weight])
+    inputs = np.array([[one.case, max(own)] for one, own in zip(named, each, strict=True)])
+    bias, (sequence, highest) = calibration.fit_logistic(inputs, truth)
+    case = {"bias": bias, "sequence": float(sequence), "vertebra": float(highest)}
+    overall = expit([case_logit(case, one.case, own) for one, own in zip(named, each, strict=True)])
     fitted = {
-        "level_temperature": temperature,
-        "stacking": {"bias": bias, "case": float(case_weight), "levels": float(level_weight)},
-        "level_ece_before": expected_calibration_error(logits, labels),
-        "level_ece_after": expected_calibration_error(logits / temperature, labels),
+        "vertebra": vertebra,
+        "case": case,
+        "indeterminate": calibration.indeterminate(overall, truth),
+        "vertebra_ece": expected_calibration_error(logits, labels),
     }
-    of_levels = calibration.operating_points(expit(logits / temperature), labels)
-    of_cases = calibration.operating_points(expit(overall), truth)
+    of_levels = calibration.operating_points(expit(logits), labels)
+    of_cases = calibration.operating_points(overall, truth)
     return fitted, [
         {
             "name": case.name,
@@ -97,11 +102,12 @@ def _calibrate(scored: Sequence[ScoredLevels]) -> tuple[dict[str, Any], list[dic
     ]
 
 
-def _reference(cases: Sequence[Case], tested: Sequence[ScoredLevels]) -> dict[str, Any]:
+def _reference(cases: Sequence[Case], tested: Sequence[ScoredLevels], fitted: Mapping[str, Any]) -> dict[str, Any]:
     """The first test case whose vertebrae are named, with the answers: what a smoke test repeats."""
     at = next(n for n, case in enumerate(tested) if case.answers)
-    answers = {level: answer.logit for level, answer in tested[at].answers.items()}
-    return {"case": cases[at].name, "logits": answers}
+    logits = {level: vertebra_logits(fitted["vertebra"], one) for level, one in tested[at].answers.items()}
+    answers = {level: float(expit(both.mean())) for level, both in logits.items()}
+    return {"case": cases[at].name, "probabilities": answers}
 
 
 def _manifest(settings: LevelSettings) -> Mapping[str, Any]:
@@ -111,7 +117,8 @@ def _manifest(settings: LevelSettings) -> Mapping[str, Any]:
         "version": VERSION,
         "task": "Fracture of each cervical vertebra on axial CT, and of the case",
         "algorithm": "15 slices of each vertebra with their neighbours and its outline, ResNet-50 topology, "
-        "bidirectional LSTM; the case by logistic regression on the most suspicious vertebra and the sequence model",
+        "bidirectional LSTM; with the slices through its core by logistic regression; the case by another one, on the "
+        "most suspicious vertebra and the sequence model",
         "networks": {"levels": {"architecture": "vertebra-fracture", "arguments": arguments}},
         "input": {
             "modality": "CT",
