@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from inference.phantom import anatomy
 from inference.phantom.anatomy import Points, capsule, ellipsoid
 from inference.phantom.mr import bones
 from inference.phantom.mr.canvas import Canvas
@@ -17,6 +16,7 @@ from inference.phantom.specification import Vertebra
 
 CORTEX_MM = 1.0
 MODIC = {1: "oedematous marrow", 2: "fatty marrow", 3: "sclerosis"}
+PUSHED_OUT = Tissue(pd=0.75, t1=(1050, 1200), t2=(62, 55), grain=0.05)  # nucleus that left its space
 BEYOND_MM = 0.6  # how far a disc covers the corners of the bodies
 
 
@@ -91,8 +91,11 @@ def paint_discs(canvas: Canvas, spec: MRPhantomSpec) -> None:
         if disc.grade == 2:
             patch[core & cleft & (behind < size - 0.25)] = canvas.label(edge, name)
         if disc.herniation is not None:
-            out = (distance < -0.7) & (points[1] > half - 1.0)
-            patch[out] = canvas.label(replace(middle, t2=(62.0, 55.0), pd=0.75), name)
+            out = (distance < 0) & (points[1] > half + disc.bulge_mm)
+            patch[out] = canvas.label("annulus", f"hernia:{disc.level}")
+            inside = (distance < -0.7) & (points[1] > half - 1.0)
+            patch[inside & out] = canvas.label(PUSHED_OUT, f"hernia:{disc.level}")
+            patch[inside & ~out] = canvas.label(PUSHED_OUT, name)
         canvas.labels[:, where] = patch
 
 

@@ -155,7 +155,7 @@ def _slipped(
     rng: np.random.Generator, vertebrae: tuple[Vertebra, ...], discs: Sequence[Disc], profile: Profile, *, slips: bool
 ) -> tuple[Vertebra, ...]:
     """Small offsets everywhere that count as none, and one that counts, forwards or (one in four) backwards."""
-    mobile = [d for d in discs if d.upper[0] in "CTL" and d.lower in (*[v.level for v in vertebrae],)]
+    mobile = [d for d in discs if d.upper[0] in "CTL"]
     low = [d for d in mobile if d.upper[0] == "L"][-3:]
     small = rng.uniform(-profile.small_slip, profile.small_slip, len(mobile))
     share = _uniform(rng, profile.slip)
@@ -165,8 +165,7 @@ def _slipped(
         lower = next(v for v in vertebrae if v.level == disc.lower)
         upper = next(v for v in vertebrae if v.level == disc.upper)
         wanted = share if slips and disc is low[place] else float(little)
-        if disc.upper[0] == "L" or disc.lower[0] == "L":
-            vertebrae = spines.slipped(vertebrae, disc, wanted * lower.depth + spines.offset(upper, lower))
+        vertebrae = spines.slipped(vertebrae, disc, wanted * lower.depth + spines.offset(upper, lower))
     return vertebrae
 
 

@@ -58,7 +58,7 @@ PROFILES = {
     ),
     "standard": Profile(
         herniation_mm=(3.8, 8.0),
-        bulge_mm=2.2,
+        bulge_mm=2.0,
         slip=(0.08, 0.32),
         small_slip=0.025,
         lesion_mm=(7, 32),
@@ -70,9 +70,9 @@ PROFILES = {
     ),
     "hard": Profile(
         herniation_mm=(3.3, 5.5),
-        bulge_mm=2.6,
+        bulge_mm=2.2,
         slip=(0.06, 0.18),
-        small_slip=0.035,
+        small_slip=0.03,
         lesion_mm=(4, 20),
         conspicuity=(0.3, 0.7),
         noise=(0.03, 0.07),
@@ -277,6 +277,10 @@ class MRPhantomSpec:
     spots: tuple[Spot, ...]
     #: Levels joined by metal, or nothing.
     implant: tuple[str, str] | None
+
+    @property
+    def product(self) -> str:
+        return f"{self.region}-mr"
 
     def vertebra(self, level: str) -> Vertebra:
         return next(v for v in self.vertebrae if v.level == level)
