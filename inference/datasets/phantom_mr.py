@@ -1,4 +1,4 @@
-"""MR phantoms as a labelled data set: `phantom_mr:REGION:PROFILE@FIRST+COUNT`, such as `phantom_mr:lumbar:hard@0+90`."""
+"""MR phantoms as a labelled data set: `phantom_mr:REGION:PROFILE@FIRST+COUNT`, as in `phantom_mr:lumbar:hard@0+90`."""
 
 from __future__ import annotations
 
@@ -63,5 +63,7 @@ def open_dataset(place: str) -> MRPhantoms:
     name, _, rest = place.partition(":")
     region = next((known for known in REGIONS if known == name), None)
     if region is None:
-        raise UnusableData(f"phantom_mr:{place}: write phantom_mr:REGION:PROFILE@FIRST+COUNT, REGION {' or '.join(REGIONS)}")
+        raise UnusableData(
+            f"phantom_mr:{place}: write phantom_mr:REGION:PROFILE@FIRST+COUNT, REGION {' or '.join(REGIONS)}"
+        )
     return MRPhantoms(region, *profile_and_seeds(f"phantom_mr:{region}", rest))

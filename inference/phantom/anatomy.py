@@ -1,4 +1,4 @@
-"""Signed distance functions of vertebrae down to the upper thoracic ones: millimetres to the bone surface, negative inside.
+"""Signed distance functions of cervical and upper thoracic vertebrae: millimetres to the bone, negative inside.
 
 Points are three float32 arrays (x left, y back, z head) in the vertebra's own coordinates. Shapes are
 mirrored in |x|; the caller bends the coordinates so that left and right differ. Sizes follow the usual

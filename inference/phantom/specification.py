@@ -241,6 +241,10 @@ class PhantomSpec:
     implant: Implant | None
 
     @property
+    def product(self) -> str:
+        return "cervical-ct"
+
+    @property
     def acute(self) -> tuple[Lesion, ...]:
         """The fractures that count, without old ones and variants."""
         return tuple(lesion for lesion in self.lesions if lesion.acute)
@@ -255,7 +259,7 @@ def streams(
 ) -> dict[str, np.random.Generator]:
     """One independent random stream per component, so that adding a component at the end moves no other.
 
-    `product` tells the kinds of phantoms apart: its numbers go into every stream. Raises ValueError for a reserved seed.
+    `product` tells kinds of phantoms apart: its numbers go into every stream. Raises ValueError for a reserved seed.
     """
     if not 0 <= seed < FIRST_RESERVED_SEED:
         raise ValueError(f"seed {seed} is reserved: use 0 to {FIRST_RESERVED_SEED - 1}")

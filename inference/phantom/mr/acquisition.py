@@ -94,9 +94,7 @@ def _folded(image: np.ndarray, size: int, axis: int) -> np.ndarray:
     return inside
 
 
-def _through_k_space(
-    image: np.ndarray, acquisition: Acquisition, stack: Stack, rng: np.random.Generator
-) -> np.ndarray:
+def _through_k_space(image: np.ndarray, acquisition: Acquisition, stack: Stack, rng: np.random.Generator) -> np.ndarray:
     """Keep the acquired part of k-space, moved as the patient was when it was measured, with noise."""
     k = fft.fft2(image.astype(np.complex64), axes=(1, 2), workers=1)
     level = np.float32(acquisition.noise * CSF_LEVEL * np.sqrt(image.shape[1] * image.shape[2]))

@@ -73,9 +73,7 @@ def _majority(labels: Labels, names: Sequence[Sequence[str]]) -> np.ndarray:
     return np.where((first == second) | (first == third), first, np.where(second == third, second, 0)).astype(np.uint8)
 
 
-def _objects(
-    majority: np.ndarray, count: int
-) -> Iterator[tuple[int, int, tuple[slice, slice], int]]:
+def _objects(majority: np.ndarray, count: int) -> Iterator[tuple[int, int, tuple[slice, slice], int]]:
     """(slice, index of the object, its rows and columns, its pixels) of everything in a map."""
     for index, plane in enumerate(majority):
         areas = np.bincount(plane.ravel(), minlength=count + 1)
@@ -118,7 +116,9 @@ def _herniated_slices(
             out = np.where(near[:, None], excess(spec, disc, x.ravel()).reshape(x.shape), 0).max(1)
             result[disc.level] = set(np.flatnonzero(out >= HERNIATION_MM).tolist())
         else:
-            area = (_majority(labels, [(f"hernia:{disc.level}",)]) > 0).sum((1, 2)) * stack.spacing[1] * stack.spacing[2]
+            area = (
+                (_majority(labels, [(f"hernia:{disc.level}",)]) > 0).sum((1, 2)) * stack.spacing[1] * stack.spacing[2]
+            )
             result[disc.level] = set(np.flatnonzero(area >= 2 * SMALLEST_MM2).tolist())
     return result
 

@@ -154,9 +154,7 @@ def _blood(canvas: Canvas, spec: MRPhantomSpec, s: np.ndarray) -> np.ndarray:
     return np.asarray(total, np.float32)
 
 
-def _haematoma(
-    canvas: Canvas, spec: MRPhantomSpec, tube: Tube, onto: tuple[np.ndarray, np.ndarray]
-) -> None:
+def _haematoma(canvas: Canvas, spec: MRPhantomSpec, tube: Tube, onto: tuple[np.ndarray, np.ndarray]) -> None:
     patch, canal = onto
     blood = _blood(canvas, spec, tube.s)
     middle, half, _ = tube.sac

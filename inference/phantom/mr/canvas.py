@@ -101,7 +101,9 @@ def disc2d(y: np.ndarray, z: np.ndarray, centre: tuple[float, float], radii: tup
     return np.asarray((np.sqrt(squares) - 1) * np.float32(min(radii)))
 
 
-def rod2d(y: np.ndarray, z: np.ndarray, ends: tuple[float, float, float, float], radius: float | np.ndarray) -> np.ndarray:
+def rod2d(
+    y: np.ndarray, z: np.ndarray, ends: tuple[float, float, float, float], radius: float | np.ndarray
+) -> np.ndarray:
     """Distance to a thick line in the sagittal plane, from (y, z) to (y, z)."""
     y0, z0, y1, z1 = (np.float32(v) for v in ends)
     ay, az = y1 - y0, z1 - z0

@@ -131,9 +131,7 @@ def _osteophytes(spec: MRPhantomSpec, shape: Vertebra, points: Points) -> np.nda
     return nearest
 
 
-def _inside(
-    canvas: Canvas, spec: MRPhantomSpec, shape: Vertebra, onto: tuple[Points, np.ndarray, np.ndarray]
-) -> None:
+def _inside(canvas: Canvas, spec: MRPhantomSpec, shape: Vertebra, onto: tuple[Points, np.ndarray, np.ndarray]) -> None:
     """Veins, Modic changes, Schmorl nodes and haemangiomas of one vertebra."""
     points, patch, inside = onto
     x, y, z = points
@@ -144,7 +142,9 @@ def _inside(
     for disc in spec.discs:
         sign = {disc.upper: -1, disc.lower: 1}.get(shape.level, 0)
         if sign and disc.modic:
-            deep = shape.height * (0.22 + 0.07 * np.sin(0.35 * x + shape.warp[0]) + 0.08 * np.sin(0.3 * y + shape.warp[1]))
+            deep = shape.height * (
+                0.22 + 0.07 * np.sin(0.35 * x + shape.warp[0]) + 0.08 * np.sin(0.3 * y + shape.warp[1])
+            )
             changed = (sign * z > shape.height / 2 - deep) & (y < half) & inside
             patch[changed] = canvas.label(MODIC[disc.modic], shape.level)
     for spot in spec.spots:

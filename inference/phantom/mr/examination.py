@@ -27,7 +27,7 @@ SAGITTAL: tuple[tuple[str, Literal["T1", "T2", "STIR"]], ...] = (
 def draw_scan(rng: np.random.Generator, profile: Profile, region: Region, vertebrae: Sequence[Vertebra]) -> Scan:
     """The scanner and four series; reads of the spine only where it lies, before anything slipped."""
     at = {v.level: np.array(v.centre) for v in vertebrae}
-    field: Literal[1.5, 3.0] = 1.5 if rng.random() < 0.6 else 3.0
+    field = 1.5 if rng.random() < 0.6 else 3.0
     sagittal, axial = _sagittal(rng, region, at), _axial(rng, region, vertebrae)
     vendor = _VENDORS[int(rng.integers(len(_VENDORS)))]
     down: Literal["ROW", "COL"] = "COL" if rng.random() < 0.6 else "ROW"

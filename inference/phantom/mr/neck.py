@@ -29,7 +29,7 @@ def _between(canvas: Canvas, places: dict[str, float]) -> np.ndarray:
         level, _, above = name.partition("+")
         known.append((canvas.course.levels[level] + float(above or 0), value))
     known.sort()
-    return np.interp(canvas.s, [k for k, _ in known], [v for _, v in known]).astype(np.float32)
+    return np.asarray(np.interp(canvas.s, [k for k, _ in known], [v for _, v in known]), np.float32)
 
 
 def front_of_bodies(canvas: Canvas, spec: MRPhantomSpec) -> np.ndarray:
@@ -127,7 +127,9 @@ def _pharynx(canvas: Canvas, spec: MRPhantomSpec, edge: np.ndarray) -> None:
     root = float(np.median(edge[np.abs(s - levels["C3"]) < 6])) if np.any(np.abs(s - levels["C3"]) < 6) else -42.0
     a = spec.body.phases
     tongue = disc2d(d, s, (root - 31 * size, levels["C2"] + 3), (33 * size, 25 * size))
-    canvas.fill("fat", disc2d(d, s, (root - 34, levels["C3"] - 20), (30, 8)) + 1.2 * np.sin(0.2 * d + a[0]), dome(28, 5))
+    canvas.fill(
+        "fat", disc2d(d, s, (root - 34, levels["C3"] - 20), (30, 8)) + 1.2 * np.sin(0.2 * d + a[0]), dome(28, 5)
+    )
     canvas.fill(replace(TISSUES["muscle"], fat=0.16, grain=0.17), tongue, dome(26, 14))
     canvas.fill("fat", disc2d(d, s, (root - 5, levels["C4"] + 2), (5.5, 11)), dome(12, 4))
     canvas.fill("cartilage", rod2d(d, s, (root + 4, levels["C3"] - 1, root + 1, levels["C5"] + 8), 1.1), dome(8, 1))

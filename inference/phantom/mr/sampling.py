@@ -28,6 +28,7 @@ from inference.phantom.mr.specification import (
     Region,
     Spot,
     Swelling,
+    SwellingPlace,
 )
 from inference.phantom.specification import Vertebra, streams
 
@@ -44,6 +45,12 @@ HERNIATES = {
 INJURED, BOTH, SLIPPED = 0.6, 0.5, 0.35  # of positives: cord injured; and a herniation as well; lumbar slip
 SYRINX, TUMOUR, SWOLLEN = 0.07, 0.05, 0.05  # chances at a mimics factor of 1
 HAEMANGIOMA, SCHMORL, IMPLANTED = 0.1, 0.2, 0.03
+#: Place, chance and thickness in mm of the blood and swelling that come with an injury.
+ACCOMPANY: tuple[tuple[SwellingPlace, float, tuple[float, float]], ...] = (
+    ("epidural", 0.3, (1.5, 4.0)),
+    ("prevertebral", 0.5, (3.0, 9.0)),
+    ("posterior", 0.4, (4.0, 9.0)),
+)
 WHERE = ("C3", "C4", "C5", "C6", "C7")
 
 
@@ -52,9 +59,7 @@ def generators(spec: MRPhantomSpec) -> dict[str, np.random.Generator]:
     return _streams(spec.seed, spec.region)
 
 
-def sample_spec(
-    seed: int, region: Region, profile: str = "standard", *, positive: bool | None = None
-) -> MRPhantomSpec:
+def sample_spec(seed: int, region: Region, profile: str = "standard", *, positive: bool | None = None) -> MRPhantomSpec:
     """Draw a phantom; `positive` forces the label (half of all seeds are positive otherwise).
 
     Raises ValueError for a reserved seed, KeyError for an unknown profile.
@@ -126,9 +131,7 @@ def _draw_discs(rng: np.random.Generator, column: spines.Column, region: Region,
     return tuple(discs)
 
 
-def _herniated(
-    rng: np.random.Generator, discs: Sequence[Disc], region: Region, profile: Profile
-) -> tuple[Disc, ...]:
+def _herniated(rng: np.random.Generator, discs: Sequence[Disc], region: Region, profile: Profile) -> tuple[Disc, ...]:
     """One or two discs pushed out of their space, sooner a worn one."""
     usual = HERNIATES[region]
     last = next((d.level for d in reversed(discs) if d.lower == "S1"), None)
@@ -143,7 +146,9 @@ def _herniated(
         pushed = Herniation(
             size=max(size, 0.8),
             side=float(rng.normal(0, 3.0 * scale)),
-            drift=float(rng.normal(0, 1.0) if rng.random() < 0.75 else rng.choice([-1, 1]) * rng.uniform(2, 0.8 * height)),
+            drift=float(
+                rng.normal(0, 1.0) if rng.random() < 0.75 else rng.choice([-1, 1]) * rng.uniform(2, 0.8 * height)
+            ),
             width=float(rng.uniform(4.5, 8.5)) * scale,
             height=height,
         )
@@ -188,10 +193,10 @@ def _draw_injury(
         phases=phases(rng),
     )
     around = []
-    for place, chance, thick in (("epidural", 0.3, (1.5, 4.0)), ("prevertebral", 0.5, (3, 9)), ("posterior", 0.4, (4, 9))):
+    for place, chance, thick in ACCOMPANY:
         happens, length, size = rng.random() < chance, float(rng.uniform(25, 60)), _uniform(rng, thick)
         if happens:
-            around.append(Swelling(place=place, level=level, length=length, thickness=size))  # type: ignore[arg-type]
+            around.append(Swelling(place=place, level=level, length=length, thickness=size))
     return lesion, tuple(around)
 
 

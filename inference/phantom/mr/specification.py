@@ -145,11 +145,14 @@ class CordLesion:
     phases: Phases
 
 
+SwellingPlace: TypeAlias = Literal["epidural", "prevertebral", "posterior"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Swelling:
     """Fluid or blood along the spine: behind the sac (haematoma), in front of the bodies or behind the laminae."""
 
-    place: Literal["epidural", "prevertebral", "posterior"]
+    place: SwellingPlace
     level: str
     length: float
     thickness: float
@@ -245,7 +248,8 @@ class Stack:
 class Scan:
     """The scanner and how it sees the patient."""
 
-    field: Literal[1.5, 3.0]
+    #: 1.5 or 3 tesla.
+    field: float
     vendor: VendorName
     sagittal: Stack
     axial: Stack

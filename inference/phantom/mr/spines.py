@@ -137,9 +137,7 @@ def slipped(vertebrae: Sequence[Vertebra], disc: Disc, millimetres: float) -> tu
     return moved_above(vertebrae, disc.lower, shift)
 
 
-def moved_above(
-    vertebrae: Sequence[Vertebra], level: str, shift: tuple[float, float, float]
-) -> tuple[Vertebra, ...]:
+def moved_above(vertebrae: Sequence[Vertebra], level: str, shift: tuple[float, float, float]) -> tuple[Vertebra, ...]:
     """Everything above a level moved by a vector."""
     above = next(i for i, v in enumerate(vertebrae) if v.level == level)
     x, y, z = shift

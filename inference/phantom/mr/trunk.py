@@ -26,7 +26,7 @@ def paint(canvas: Canvas, spec: MRPhantomSpec) -> None:
 
 def _levels(canvas: Canvas, places: dict[str, float]) -> np.ndarray:
     known = sorted((canvas.course.levels[level], value) for level, value in places.items())
-    return np.interp(canvas.s, [k for k, _ in known], [v for _, v in known]).astype(np.float32)
+    return np.asarray(np.interp(canvas.s, [k for k, _ in known], [v for _, v in known]), np.float32)
 
 
 def _skin(canvas: Canvas, spec: MRPhantomSpec) -> np.ndarray:
@@ -52,7 +52,9 @@ def _back_muscles(canvas: Canvas, spec: MRPhantomSpec, skin: np.ndarray) -> None
     for number in range(3):
         lean = (0.3 + 0.1 * number) * d + 0.16 * s + 1.2 * np.sin(0.045 * d + phases[number])
         cleft = np.abs(np.sin(0.33 * lean + phases[number]))
-        thick = 0.04 + (0.05 + 0.7 * spec.body.muscle_fat) * np.clip(0.5 + np.sin(0.04 * s + 0.05 * d + phases[3]), 0, 2)
+        thick = 0.04 + (0.05 + 0.7 * spec.body.muscle_fat) * np.clip(
+            0.5 + np.sin(0.04 * s + 0.05 * d + phases[3]), 0, 2
+        )
         canvas.fill("fat", np.where(region < -1, (cleft - thick) * 10, 9), both(6, 0, 8.0 + 11 * number))
     canvas.fill("fascia", np.maximum(np.abs(d - edge) - 0.8, levels["S2"] - s), dome(80, 0.4))
     middle = np.maximum(np.maximum(6 - d, d - tips - 1), levels["S3"] - s)

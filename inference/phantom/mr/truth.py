@@ -1,0 +1,108 @@
+"""What is true about an MR phantom: a JSON document, maps of structures and Pascal VOC files, outside its DICOM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree  # noqa: S405 - only written here
+
+import numpy as np
+
+from inference.datasets.labelled_mr import ImageBox
+from inference.phantom.headers import uid
+from inference.phantom.mr.boxes import boxes, measurements, structures
+from inference.phantom.mr.dicom import sop_uid
+from inference.phantom.mr.measurement import group
+from inference.phantom.mr.rendering import Image, RenderedMR, affine
+
+
+def write_truth(phantom: RenderedMR, folder: Path) -> None:
+    """Write `<study_uid>.json`, `<study_uid>.<series>.nii.gz` and `<study_uid>.voc/<SOP Instance UID>.xml`.
+
+    The maps of structures have the labels of SPINEPS, see `inference.datasets.labelled_mr`. There is a VOC file for
+    every image of the four series that shows something.
+    """
+    content = truth(phantom)
+    study_uid = content["study_uid"]
+    voc = folder / f"{study_uid}.voc"
+    voc.mkdir(parents=True, exist_ok=True)
+    (folder / f"{study_uid}.json").write_text(json.dumps(content, indent=2) + "\n")
+    for image in phantom.images:
+        kind = image.acquisition.kind
+        _write_labels(phantom, image, folder / f"{study_uid}.{kind.replace(' ', '-')}.nii.gz")
+        found = boxes(phantom, image)
+        for index in sorted({box.slice for box in found}):
+            name = sop_uid(phantom.spec, kind, index)
+            shown = [box for box in found if box.slice == index]
+            ElementTree.ElementTree(voc_annotation(name, image.values.shape[1:], shown)).write(voc / f"{name}.xml")
+
+
+def truth(phantom: RenderedMR) -> dict[str, Any]:
+    """The truth document of one study: its group, measured discs, lesions, mimics, and the boxes of every series."""
+    spec = phantom.spec
+    return {
+        "study_uid": uid(spec, "study"),
+        "product": spec.product,
+        "seed": spec.seed,
+        "profile": spec.profile,
+        "generator_version": spec.generator_version,
+        "group": group(spec),
+        "discs": {
+            disc.level: {
+                **asdict(measured),
+                "pfirrmann": disc.grade,
+                "modic": disc.modic,
+                "flavum_mm": round(disc.flavum_mm, 2),
+            }
+            for disc in spec.discs
+            if (measured := measurements(phantom).get(disc.level)) is not None
+        },
+        "cord": [{"kind": one.kind, "level": one.level, "length_mm": round(one.length, 2)} for one in spec.cord],
+        "swellings": [asdict(one) for one in spec.swellings],
+        "bone": [{"kind": one.kind, "level": one.level, "radius_mm": round(one.radius, 2)} for one in spec.spots],
+        "implant": spec.implant,
+        "series": {
+            image.acquisition.kind: {
+                "series_uid": uid(spec, image.acquisition.kind),
+                "boxes": [
+                    {**asdict(box), "sop_uid": sop_uid(spec, image.acquisition.kind, box.slice)}
+                    for box in boxes(phantom, image)
+                ],
+            }
+            for image in phantom.images
+        },
+    }
+
+
+def voc_annotation(name: str, shape: tuple[int, ...], found: Sequence[ImageBox]) -> ElementTree.Element:
+    """A Pascal VOC annotation as LabelImg writes it, with whole pixels from 1; `pose` holds the level."""
+    root = ElementTree.Element("annotation")
+    ElementTree.SubElement(root, "filename").text = f"{name}.png"
+    size = ElementTree.SubElement(root, "size")
+    for key, value in (("width", shape[1]), ("height", shape[0]), ("depth", 1)):
+        ElementTree.SubElement(size, key).text = str(value)
+    for box in found:
+        entry = ElementTree.SubElement(root, "object")
+        ElementTree.SubElement(entry, "name").text = box.label
+        ElementTree.SubElement(entry, "pose").text = box.level or "Unspecified"
+        place = ElementTree.SubElement(entry, "bndbox")
+        edges = {"xmin": box.left + 1, "ymin": box.top + 1, "xmax": box.right, "ymax": box.bottom}
+        for key, edge in edges.items():
+            ElementTree.SubElement(place, key).text = str(round(edge))
+    return root
+
+
+def _write_labels(phantom: RenderedMR, image: Image, path: Path) -> None:
+    """NIfTI whose header maps voxels into the patient space of the DICOM files (SimpleITK turns LPS into RAS)."""
+    import SimpleITK
+
+    place = affine(phantom.spec, image.acquisition.plane)
+    steps = np.sqrt((place[:3, :3] ** 2).sum(0))
+    result = SimpleITK.GetImageFromArray(structures(phantom, image))
+    result.SetSpacing([float(steps[axis]) for axis in (2, 1, 0)])
+    result.SetOrigin([float(v) for v in place[:3, 3]])
+    result.SetDirection([float(place[row, axis] / steps[axis]) for row in range(3) for axis in (2, 1, 0)])
+    SimpleITK.WriteImage(result, str(path))
