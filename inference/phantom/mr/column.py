@@ -106,8 +106,7 @@ def paint_vertebrae(canvas: Canvas, spec: MRPhantomSpec) -> None:
         if not len(where):
             continue
         points = canvas.local(where, shape)
-        distance = bones.vertebra(points, shape)
-        distance = np.minimum(distance, _osteophytes(spec, shape, points))
+        distance = np.minimum(bones.vertebra(points, shape), _osteophytes(spec, shape, points))
         patch = canvas.labels[:, where]
         patch[distance < 0] = canvas.label("cortex", shape.level)
         inside = distance < -CORTEX_MM

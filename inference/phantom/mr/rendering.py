@@ -85,8 +85,8 @@ def paint(spec: MRPhantomSpec, plane: str, margin: tuple[int, int] = (0, 0)) -> 
         sin, cos = math.sin(stack.pitch), math.cos(stack.pitch)
         along, back = np.meshgrid(depth, down, indexing="ij")
         x, y, z = cx + across, cy + back * cos - along * sin, cz + back * sin + along * cos
-    x, y, z = (v.ravel().astype(np.float32) for v in (x, y, z))
-    canvas = Canvas(x, y, z, course_of(spec.vertebrae))
+    points = [v.ravel().astype(np.float32) for v in (x, y, z)]
+    canvas = Canvas(points[0], points[1], points[2], course_of(spec.vertebrae))
     (neck if spec.region == "cervical" else trunk).paint(canvas, spec)
     canal.paint(canvas, spec)
     column.paint_discs(canvas, spec)

@@ -149,7 +149,7 @@ def _herniated(rng: np.random.Generator, discs: Sequence[Disc], region: Region, 
             drift=float(
                 rng.normal(0, 1.0) if rng.random() < 0.75 else rng.choice([-1, 1]) * rng.uniform(2, 0.8 * height)
             ),
-            width=float(rng.uniform(4.5, 8.5)) * scale,
+            width=float(rng.uniform(6.0, 11.0)) * scale,
             height=height,
         )
         result[index] = replace(result[index], herniation=pushed)
