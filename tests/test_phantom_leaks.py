@@ -84,7 +84,9 @@ def mr_features(spec: MRPhantomSpec) -> dict[str, float]:
 def mr_sampled(region: str) -> tuple[list[dict[str, float]], np.ndarray]:
     """Return features and labels of MR phantoms that the seeds give by themselves."""
     specs = [sampling.sample_spec(seed, region) for seed in MR_SEEDS]
-    positive = [sampling.sample_spec(seed, region, positive=True) == spec for seed, spec in zip(MR_SEEDS, specs)]
+    positive = [
+        sampling.sample_spec(seed, region, positive=True) == spec for seed, spec in zip(MR_SEEDS, specs, strict=True)
+    ]
     return [mr_features(spec) for spec in specs], np.array(positive)
 
 

@@ -17,6 +17,7 @@ from inference.phantom.specification import Vertebra
 CORTEX_MM = 1.0
 MODIC = {1: "oedematous marrow", 2: "fatty marrow", 3: "sclerosis"}
 PUSHED_OUT = Tissue(pd=0.75, t1=(1050, 1200), t2=(62, 55), grain=0.05)  # nucleus that left its space
+NODE = replace(TISSUES["annulus"], t2=(55.0, 48.0), pd=0.7)  # disc in the bone above or below it
 BEYOND_MM = 0.6  # how far a disc covers the corners of the bodies
 
 
@@ -153,11 +154,8 @@ def _inside(canvas: Canvas, spec: MRPhantomSpec, shape: Vertebra, onto: tuple[Po
                 patch[(ball < 0) & inside] = canvas.label("haemangioma", shape.level)
             else:
                 patch[(ball < 1.0) & inside] = canvas.label("sclerosis", shape.level)
-                patch[(ball < 0) & (y < half)] = canvas.label(_node(), shape.level)
-
-
-def _node() -> Tissue:
-    return replace(TISSUES["annulus"], t2=(55.0, 48.0), pd=0.7)
+                within = (ball < 0) & (y < half) & (np.abs(z) < shape.height / 2)  # through the endplate, not the disc
+                patch[within] = canvas.label(NODE, shape.level)
 
 
 def distance_to_back(points: Points, shape: Vertebra) -> np.ndarray:

@@ -36,7 +36,7 @@ def series(phantom: RenderedMR, kind: str) -> Series:
 def localizer(phantom: RenderedMR) -> Series:
     """Coarse sagittal images and an axial one through the middle."""
     images = []
-    views = (("sagittal T1", -2), ("sagittal T1", 0), ("sagittal T1", 2), ("axial T2", 0))
+    views = (("sagittal T1", -1), ("sagittal T1", 0), ("sagittal T1", 1), ("axial T2", 0))
     for name, (kind, beside) in enumerate(views):
         image = next(one for one in phantom.images if one.acquisition.kind == kind)
         plane = image.acquisition.plane
