@@ -56,7 +56,7 @@ def test_no_process_but_a_working_worker_pays_for_torch(module):
 
 def test_a_machine_that_only_trains_needs_torch_torchvision_numpy_and_scipy():
     files = [path for package in ("nets", "training") for path in (ROOT / "inference" / package).glob("*.py")]
-    files += [ROOT / "inference" / "datasets" / f"{name}.py" for name in ("store", "phantom")]
+    files += [ROOT / "inference" / "datasets" / f"{name}.py" for name in ("store", "phantom", "phantom_mr")]
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
     others = {"pydicom", "matplotlib", "SimpleITK", "captum", "torchmetrics", "safetensors", "dicomnode"}
     code = f"import importlib, sys\nfor name in {modules}: importlib.import_module(name)\n"

@@ -42,7 +42,7 @@ def write_truth(phantom: RenderedMR, folder: Path) -> None:
 
 def truth(phantom: RenderedMR) -> dict[str, Any]:
     """The truth document of one study: its group, measured discs, lesions, mimics, and the boxes of every series."""
-    spec = phantom.spec
+    spec, measured = phantom.spec, measurements(phantom)
     return {
         "study_uid": uid(spec, "study"),
         "product": spec.product,
@@ -52,13 +52,13 @@ def truth(phantom: RenderedMR) -> dict[str, Any]:
         "group": group(spec),
         "discs": {
             disc.level: {
-                **asdict(measured),
+                **asdict(measured[disc.level]),
                 "pfirrmann": disc.grade,
                 "modic": disc.modic,
                 "flavum_mm": round(disc.flavum_mm, 2),
             }
             for disc in spec.discs
-            if (measured := measurements(phantom).get(disc.level)) is not None
+            if disc.level in measured
         },
         "cord": [{"kind": one.kind, "level": one.level, "length_mm": round(one.length, 2)} for one in spec.cord],
         "swellings": [asdict(one) for one in spec.swellings],
