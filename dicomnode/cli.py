@@ -224,21 +224,21 @@ def config_show(config: ConfigFile = None) -> None:
 
 @app.command()
 def phantom(
-    kind: Annotated[str, typer.Argument(help="cervical-ct")],
+    kind: Annotated[str, typer.Argument(help="cervical-ct, cervical-mr or lumbar-mr")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the studies.")],
     count: Annotated[int, typer.Option(min=1)] = 1,
     seed: Annotated[int, typer.Option(min=0, help="950000 to 999999 were never used for training.")] = 950_000,
     profile: Annotated[str, typer.Option(help="easy, standard or hard")] = "standard",
     truth: Annotated[
-        bool, typer.Option("--truth", help="Also what was planted: OUT/truth/<study>.json and label maps as NIfTI.")
+        bool, typer.Option("--truth", help="Also what was planted, in OUT/truth: JSON, label maps, boxes of MR as XML.")
     ] = False,
 ) -> None:
     """Make synthetic studies, marked as such in their headers: OUT/<study>/*.dcm for seeds SEED, SEED + 1, ..."""
     from inference.phantom.specification import FIRST_RESERVED_SEED, PROFILES
-    from inference.phantom.studies import write_studies
+    from inference.phantom.studies import PRODUCTS, write_studies
 
-    if kind != "cervical-ct":
-        raise typer.BadParameter(f"unknown kind {kind!r}, there is cervical-ct", param_hint="KIND")
+    if kind not in PRODUCTS:
+        raise typer.BadParameter(f"unknown kind {kind!r}, there is {', '.join(PRODUCTS)}", param_hint="KIND")
     if profile not in PROFILES:
         raise typer.BadParameter(f"{profile!r} is none of {', '.join(PROFILES)}", param_hint="--profile")
     if seed + count > FIRST_RESERVED_SEED:
@@ -246,7 +246,7 @@ def phantom(
             f"seeds from {FIRST_RESERVED_SEED} are reserved for independent evaluation", param_hint="--seed"
         )
     try:
-        write_studies(out, count=count, seed=seed, profile=profile, truth=truth, progress=_note)
+        write_studies(out, kind=kind, count=count, seed=seed, profile=profile, truth=truth, progress=_note)
     except OSError as error:
         raise NodeError(f"the phantoms could not be written to {out}: {error}") from error
     console.print(f"{count} study(ies) in {out}")

@@ -13,7 +13,7 @@ import SimpleITK
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, XRayRadiationDoseSRStorage
 
-from inference.phantom import dicom
+from inference.phantom import dicom, headers
 from inference.phantom.cervical_ct import Rendered, render, sample_spec
 from inference.phantom.specification import FIRST_RESERVED_SEED, PhantomSpec
 from inference.phantom.studies import write_studies
@@ -311,9 +311,11 @@ def test_the_dose_report_adds_up_and_speaks_of_the_images(vendor, tmp_path):
 
 def test_uids_are_the_same_every_time_and_differ_between_phantoms():
     specs = [sample_spec(1), sample_spec(2), sample_spec(1, "hard"), replace(sample_spec(1), generator_version=99)]
-    assert [dicom.uid(spec, "study") for spec in specs] == [dicom.uid(replace(spec), "study") for spec in specs]
-    assert len({dicom.uid(spec, "study") for spec in specs}) == len(specs)
-    assert len({dicom.uid(specs[0], *parts) for parts in (("study",), ("axial",), ("axial", "0"), ("axial", "1"))}) == 4
+    assert [headers.uid(spec, "study") for spec in specs] == [headers.uid(replace(spec), "study") for spec in specs]
+    assert len({headers.uid(spec, "study") for spec in specs}) == len(specs)
+    assert (
+        len({headers.uid(specs[0], *parts) for parts in (("study",), ("axial",), ("axial", "0"), ("axial", "1"))}) == 4
+    )
 
 
 def test_the_last_digits_of_a_number_change_no_uid():
@@ -322,14 +324,14 @@ def test_the_last_digits_of_a_number_change_no_uid():
     near = replace(spec, scan=replace(spec.scan, origin=(x * (1 + 1e-14), y, z)))
     other = replace(spec, scan=replace(spec.scan, origin=(x + 0.01, y, z)))
     assert near != spec
-    assert dicom.uid(near, "study") == dicom.uid(spec, "study") != dicom.uid(other, "study")
+    assert headers.uid(near, "study") == headers.uid(spec, "study") != headers.uid(other, "study")
 
 
 def test_the_same_seed_with_another_label_is_another_study_without_a_shared_uid(tmp_path):
     uids = []
     for positive in (True, False):
         files = write(tmp_path / str(positive), phantom(positive=positive))
-        uids.append({uid for dataset in files.values() for uid in identities(dataset)} - {dicom.IMPLEMENTATION_UID})
+        uids.append({uid for dataset in files.values() for uid in identities(dataset)} - {headers.IMPLEMENTATION_UID})
     assert len(uids[0]) > len(files)
     assert uids[0].isdisjoint(uids[1])
 
@@ -366,7 +368,7 @@ def test_studies_are_folders_named_by_uid_with_the_truth_beside_them(tmp_path):
         tmp_path, count=1, seed=SMALL_SEED, profile="easy", truth=True, positive=True, progress=said.append
     )
     spec = sample_spec(SMALL_SEED, "easy", positive=True)
-    assert folder == tmp_path / dicom.uid(spec, "study")
+    assert folder == tmp_path / headers.uid(spec, "study")
     assert len(paths(folder, spec, "axial")) == spec.scan.shape[0]
     assert {path.suffix for path in folder.iterdir()} == {".dcm"}
     content = json.loads((tmp_path / "truth" / f"{folder.name}.json").read_text())
@@ -384,7 +386,7 @@ def test_label_maps_lie_on_the_axial_series_in_the_space_of_the_patient(tmp_path
     files = [str(path) for path in paths(tmp_path / "study", one.spec, "axial")]
     files.sort(key=lambda path: pydicom.dcmread(path).ImagePositionPatient[2])
     series = SimpleITK.ReadImage(files)
-    study_uid = dicom.uid(one.spec, "study")
+    study_uid = headers.uid(one.spec, "study")
     for name, labels in (("vertebrae", one.vertebrae), ("fractures", one.fractures)):
         image = SimpleITK.ReadImage(tmp_path / "truth" / f"{study_uid}.{name}.nii.gz")
         assert np.array_equal(SimpleITK.GetArrayFromImage(image), labels)

@@ -13,7 +13,7 @@ from inference.datasets.labelled import DataSet, UnusableData
 from inference.datasets.labelled_mr import MRDataSet
 
 NAMES = ("phantom", "rsna2022", "cspine", "verse", "ctspine1k")
-MR_NAMES = ("spider", "rsna2024", "cspineseg", "spinegeneric", "voc", "labelme")
+MR_NAMES = ("phantom_mr", "spider", "rsna2024", "cspineseg", "spinegeneric", "voc", "labelme")
 
 
 def open_dataset(text: str) -> DataSet:

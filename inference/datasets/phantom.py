@@ -44,10 +44,15 @@ class Phantoms:
 
 def open_dataset(place: str) -> Phantoms:
     """Parse PROFILE@FIRST+COUNT. Raises UnusableData for anything else, and for seeds that are reserved."""
+    return Phantoms(*profile_and_seeds("phantom", place))
+
+
+def profile_and_seeds(name: str, place: str) -> tuple[str, range]:
+    """Parse the PROFILE@FIRST+COUNT of a data set. Raises UnusableData."""
     match = re.fullmatch(r"(\w+)@(\d+)\+(\d+)", place)
     if match is None or match[1] not in PROFILES:
-        raise UnusableData(f"phantom:{place}: write phantom:PROFILE@FIRST+COUNT, PROFILE one of {', '.join(PROFILES)}")
+        raise UnusableData(f"{name}:{place}: write {name}:PROFILE@FIRST+COUNT, PROFILE one of {', '.join(PROFILES)}")
     seeds = range(int(match[2]), int(match[2]) + int(match[3]))
     if seeds.stop > FIRST_RESERVED_SEED:
-        raise UnusableData(f"phantom:{place}: seeds from {FIRST_RESERVED_SEED} are reserved for independent evaluation")
-    return Phantoms(match[1], seeds)
+        raise UnusableData(f"{name}:{place}: seeds from {FIRST_RESERVED_SEED} are reserved for independent evaluation")
+    return match[1], seeds

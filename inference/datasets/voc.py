@@ -41,7 +41,7 @@ def read(path: Path, classes: Collection[str] = CLASSES) -> Annotation:
 
 
 def write(path: Path, annotation: Annotation) -> None:
-    """Write a file that LabelImg opens; edges are rounded to whole pixels, levels are lost.
+    """Write a file that LabelImg opens; edges are rounded to whole pixels, and `pose` has the level, for people.
 
     Raises UnusableData for boxes that it would refuse to read.
     """
@@ -54,7 +54,7 @@ def write(path: Path, annotation: Annotation) -> None:
     for box in annotation.boxes:
         item = ElementTree.SubElement(root, "object")
         _add(item, "name", box.label)
-        _add(item, "pose", "Unspecified")
+        _add(item, "pose", box.level or "Unspecified")
         _add(item, "truncated", 0)
         _add(item, "difficult", 0)
         edges = ElementTree.SubElement(item, "bndbox")

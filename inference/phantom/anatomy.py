@@ -1,4 +1,4 @@
-"""Signed distance functions of cervical vertebrae: millimetres to the bone surface, negative inside.
+"""Signed distance functions of cervical and upper thoracic vertebrae: millimetres to the bone, negative inside.
 
 Points are three float32 arrays (x left, y back, z head) in the vertebra's own coordinates. Shapes are
 mirrored in |x|; the caller bends the coordinates so that left and right differ. Sizes follow the usual
@@ -23,15 +23,15 @@ FORAMEN_MM = 2.8  # radius of the transverse foramen
 
 
 def vertebra(points: Points, shape: Vertebra) -> np.ndarray:
-    """Distance to the surface of any level, C1 to T1."""
+    """Distance to the surface of any cervical or upper thoracic level."""
     x, y, z = points
     mirrored = (np.abs(x), y, z)
     if shape.level == "C1":
         return _atlas(mirrored, shape)
-    bone = blend(_body(mirrored, shape), _arch(mirrored, shape))
+    bone = blend(body(mirrored, shape), _arch(mirrored, shape))
     if shape.bridged:
         bone = blend(bone, _bridge(mirrored, shape))
-    if shape.level == "T1":
+    if shape.level.startswith("T"):
         return blend(bone, _thoracic_sides(mirrored, shape))
     bone = blend(bone, _transverse(mirrored, shape))
     if shape.level == "C2":
@@ -43,7 +43,7 @@ def extent(shape: Vertebra) -> tuple[Point, Point]:
     """Lowest and highest corner of a box around the vertebra, in its own coordinates."""
     if shape.level == "C1":
         return (-44.0, -16.0, -14.0), (44.0, 36.0, 14.0)
-    side = 50.0 if shape.level == "T1" else shape.width / 2 + 16
+    side = 50.0 if shape.level.startswith("T") else shape.width / 2 + 16
     top = shape.height / 2 + (24.0 if shape.level == "C2" else 8.0)
     back = shape.depth / 2 + shape.canal_depth + shape.spinous + 9
     return (-side, -shape.depth / 2 - 5, -shape.height / 2 - 7 - 0.45 * shape.spinous), (side, back, top)
@@ -105,7 +105,7 @@ def beside_facet(points: Points, shape: Vertebra) -> np.ndarray:
 
 def _uncus(x: np.ndarray, shape: Vertebra) -> np.ndarray:
     """Height of the uncinate lip at the sides of the upper endplate; the lower one is cut out to match."""
-    height = np.float32(0 if shape.level == "T1" else UNCUS_MM)
+    height = np.float32(UNCUS_MM if shape.level.startswith("C") else 0)
     return np.asarray(height * np.clip((x / np.float32(shape.width / 2) - 0.6) / 0.3, 0, 1))
 
 
@@ -121,7 +121,8 @@ def _bridge(points: Points, shape: Vertebra) -> np.ndarray:
     return capsule(points, (3.0, front, 0.0), (3.0, front - 0.5, -shape.height / 2 - disc - 2), 2.6)
 
 
-def _body(points: Points, shape: Vertebra) -> np.ndarray:
+def body(points: Points, shape: Vertebra) -> np.ndarray:
+    """The vertebral body alone: waist, flat back wall, hollow endplates."""
     x, y, z = points
     waist = 1 - 0.07 * (1 - np.clip(2 * np.abs(z) / shape.height, 0, 1) ** 2)
     a, b = shape.width / 2 * waist, shape.depth / 2 * waist

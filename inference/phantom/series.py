@@ -29,7 +29,7 @@ class Plane:
     """How an image lies in the patient."""
 
     #: Direction cosines along a row and along a column.
-    orientation: tuple[int, ...]
+    orientation: tuple[float, ...]
     #: mm between rows and between columns.
     pixel_spacing: tuple[float, float]
     thickness_mm: float
@@ -41,7 +41,7 @@ class Image:
 
     #: Tells the image from the others of its series, in its UID.
     name: str
-    #: int16 HU, (rows, columns).
+    #: int16 (rows, columns): HU of a CT.
     pixels: np.ndarray
     position: Point
     plane: Plane
@@ -51,7 +51,7 @@ class Image:
 class Series:
     """Images that belong together, in the order of their Instance Numbers."""
 
-    #: scout, axial, soft, sagittal or coronal: also its part in UIDs.
+    #: Such as scout, axial or "sagittal T2": also its part in UIDs.
     kind: str
     images: tuple[Image, ...]
 

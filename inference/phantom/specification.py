@@ -241,6 +241,10 @@ class PhantomSpec:
     implant: Implant | None
 
     @property
+    def product(self) -> str:
+        return "cervical-ct"
+
+    @property
     def acute(self) -> tuple[Lesion, ...]:
         """The fractures that count, without old ones and variants."""
         return tuple(lesion for lesion in self.lesions if lesion.acute)
@@ -250,9 +254,14 @@ class PhantomSpec:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-def streams(seed: int, names: Sequence[str]) -> dict[str, np.random.Generator]:
-    """One independent random stream per component, so that adding a component at the end moves no other."""
+def streams(
+    seed: int, names: Sequence[str], product: Sequence[int] = (GENERATOR_VERSION,)
+) -> dict[str, np.random.Generator]:
+    """One independent random stream per component, so that adding a component at the end moves no other.
+
+    `product` tells kinds of phantoms apart: its numbers go into every stream. Raises ValueError for a reserved seed.
+    """
     if not 0 <= seed < FIRST_RESERVED_SEED:
         raise ValueError(f"seed {seed} is reserved: use 0 to {FIRST_RESERVED_SEED - 1}")
-    children = np.random.SeedSequence([GENERATOR_VERSION, seed]).spawn(len(names))
+    children = np.random.SeedSequence([*product, seed]).spawn(len(names))
     return {name: np.random.Generator(np.random.PCG64(child)) for name, child in zip(names, children, strict=True)}

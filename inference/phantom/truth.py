@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from inference.phantom.cervical_ct import Rendered
-from inference.phantom.dicom import sop_uid, uid
+from inference.phantom.dicom import sop_uid
+from inference.phantom.headers import uid
 from inference.phantom.series import position
 from inference.phantom.specification import LEVELS, Scan
 

@@ -1,0 +1,69 @@
+"""MR phantoms as a labelled data set: `phantom_mr:REGION:PROFILE@FIRST+COUNT`, as in `phantom_mr:lumbar:hard@0+90`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from inference.datasets.labelled import UnusableData
+from inference.datasets.labelled_mr import LabelledMR, MRSeries
+from inference.datasets.phantom import profile_and_seeds
+from inference.phantom.mr.boxes import boxes, measurements, structures
+from inference.phantom.mr.rendering import Image, RenderedMR, affine, render
+from inference.phantom.mr.sampling import sample_spec
+from inference.phantom.mr.specification import GENERATOR_VERSION, REGIONS, Region
+
+
+@dataclass(frozen=True)
+class MRPhantoms:
+    """Rendered when asked for; the name of a study is region, generator version, profile and seed."""
+
+    region: Region
+    profile: str
+    seeds: range
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [f"{self.region}-mr-v{GENERATOR_VERSION}-{self.profile}-{seed}" for seed in self.seeds]
+
+    def load(self, name: str) -> LabelledMR:
+        """Render the phantom of a name."""
+        phantom = render(sample_spec(int(name.rsplit("-", 1)[1]), self.region, self.profile))
+        return LabelledMR(
+            name=name,
+            patient=name,
+            region=self.region,
+            series=tuple(_series(phantom, image) for image in phantom.images),
+            measurements={
+                level: {
+                    "slip_mm": disc.slip_mm,
+                    "slip_percent": disc.slip_percent,
+                    "herniation_mm": disc.herniation_mm,
+                }
+                for level, disc in measurements(phantom).items()
+            },
+            source=f"synthetic MR phantoms, generator version {GENERATOR_VERSION}, profile {self.profile}",
+            licence="Apache-2.0",
+        )
+
+
+def _series(phantom: RenderedMR, image: Image) -> MRSeries:
+    return MRSeries(
+        sequence=image.acquisition.sequence,
+        plane=image.acquisition.plane,
+        values=image.values.astype("float32"),
+        affine=affine(phantom.spec, image.acquisition.plane),
+        boxes=boxes(phantom, image),
+        structures=structures(phantom, image),
+    )
+
+
+def open_dataset(place: str) -> MRPhantoms:
+    """Parse REGION:PROFILE@FIRST+COUNT. Raises UnusableData for anything else, and for seeds that are reserved."""
+    name, _, rest = place.partition(":")
+    region = next((known for known in REGIONS if known == name), None)
+    if region is None:
+        raise UnusableData(
+            f"phantom_mr:{place}: write phantom_mr:REGION:PROFILE@FIRST+COUNT, REGION {' or '.join(REGIONS)}"
+        )
+    return MRPhantoms(region, *profile_and_seeds(f"phantom_mr:{region}", rest))
