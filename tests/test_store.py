@@ -10,7 +10,8 @@ import pytest
 import SimpleITK
 import torch
 
-from inference.datasets.labelled import UnusableData
+from inference.datasets import store
+from inference.datasets.labelled import LabelledCT, UnusableData
 from inference.datasets.store import POSITIVE_MM2, prepare
 from inference.phantom.cervical_ct import render, sample_spec
 from inference.preprocess.crop import PAD_HU, case_crop
@@ -91,6 +92,33 @@ def test_a_phantom_is_rendered_once_again_after_an_interruption_and_cropped_as_t
     assert broken <= {lesion.level for lesion in phantom.spec.acute}
     prepare(text, cache=tmp_path, progress=said.append)
     assert len(said) == 1
+
+
+def test_a_case_that_another_process_makes_at_the_same_time_is_made_once(tmp_path, monkeypatch):
+    hu = np.full((4, 30, 30), 40, np.int16)
+    hu[:, 8:20, 8:20] = 700
+    made = LabelledCT(
+        name="one", patient="one", hu=hu, spacing=(1, 1, 1), vertebrae=None, fractures=None, levels=None,
+        fractured=False, source="tests", licence="none",
+    )  # fmt: skip
+    pids = iter((2, 1))
+
+    class Busy:
+        """A data set during whose reading another process makes the same case."""
+
+        others = [lambda: store._write("one", text="x:y", cache=tmp_path)]
+
+        def load(self, _: str) -> LabelledCT:
+            if self.others:
+                self.others.pop()()
+            return made
+
+    monkeypatch.setattr(store, "open_dataset", lambda _: Busy())
+    monkeypatch.setattr(store.os, "getpid", lambda: next(pids))
+    store._write("one", text="x:y", cache=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    assert np.array_equal(np.load(tmp_path / "one" / "hu.npy"), hu)
+    assert (tmp_path / "one" / "case.json").exists()
 
 
 def write_ctspine1k(folder: Path, *, hu: int) -> Path:

@@ -61,7 +61,7 @@ def _write(case: Case, *, mm: float) -> None:
     if case.has_fractures:
         arrays["fractures"] = resample(case.fractures.astype(np.float32), case.spacing, mm) >= FRACTURED_SHARE
     path = _path(case, mm)
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")  # another process may be writing the same
     with part.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
     part.replace(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -125,16 +126,22 @@ def _write(name: str, *, text: str, cache: Path) -> None:
     crop = case_crop(case.hu)
     if crop is None:
         raise UnusableData(f"{name} ({case.source}) shows no bone: is it a CT of the spine, in HU?")
-    folder = cache / name
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "hu.npy", case.hu)
+    # Made beside its place and moved there whole: another process may be making the same case.
+    part = cache / f".{name}.{os.getpid()}"
+    part.mkdir(parents=True, exist_ok=True)
+    np.save(part / "hu.npy", case.hu)
     for kind, array in (("vertebrae", case.vertebrae), ("fractures", case.fractures)):
         if array is not None:
-            np.save(folder / f"{kind}.npy", array)
-    # Written last and by a rename: a case without it is incomplete and made again.
-    part = folder / f"{_RECORD}.part"
-    part.write_text(json.dumps(_record(case, crop)))
-    part.replace(folder / _RECORD)
+            np.save(part / f"{kind}.npy", array)
+    (part / _RECORD).write_text(json.dumps(_record(case, crop)))
+    if not (cache / name / _RECORD).exists():
+        shutil.rmtree(cache / name, ignore_errors=True)  # without its record, a case is not whole
+    try:
+        part.rename(cache / name)
+    except OSError:
+        if not (cache / name / _RECORD).exists():
+            raise
+        shutil.rmtree(part)  # the other process was faster
 
 
 def _record(case: LabelledCT, crop: Crop) -> dict[str, Any]:
