@@ -200,8 +200,8 @@ def test_cspineseg_refuses_what_is_not_its_own(tmp_path):
     ("opener", "text", "message"),
     [
         (open_dataset, "spider:/data", "is MR: this task takes one of phantom, rsna2022"),
-        (open_mr_dataset, "rsna2022:/data", "is CT: this task takes one of spider, rsna2024"),
-        (open_mr_dataset, "spider:", "write NAME:PLACE, where NAME is one of spider"),
+        (open_mr_dataset, "rsna2022:/data", "is CT: this task takes one of phantom_mr, spider"),
+        (open_mr_dataset, "spider:", "write NAME:PLACE, where NAME is one of phantom_mr"),
         (open_mr_dataset, "spyder:/data", "write NAME:PLACE"),
         (open_dataset, "nothing", "write NAME:PLACE, where NAME is one of phantom"),
     ],
