@@ -97,6 +97,7 @@ def test_a_training_leaves_weights_manifest_card_and_curves(trained):
     assert said[-1] == f'{out}: set manifest_sha256 = "{digest}" in config/pipelines/'
     assert weights.read_manifest(out, sha256=digest) == manifest
     assert manifest["synthetic_training_data"] is True
+    assert manifest["licence"] == "Apache-2.0"
     assert manifest["training"]["command"] == f"dicomnode train {NAME}"
     assert manifest["training"]["settings"]["data"]["test"] == "phantom:standard@950000+2"
     assert [p["name"] for p in manifest["operating_points"]] == ["balanced", "screen", "flag"]
@@ -216,13 +217,16 @@ def test_a_part_of_one_class_is_refused_before_anything_is_learned(part, old, ne
 def test_a_real_data_set_is_divided_by_patient_and_named(place, tmp_path):
     """Phantoms stand in for patients: `--data` takes every data set in the same way."""
     for seed in range(110, 126):  # whose division leaves both classes in every part
-        write_case(place / "cases", seed, fractured=seed % 2 == 0, slices=8, size=32, patient=f"patient {seed}")
+        case = write_case(place / "cases", seed, fractured=seed % 2 == 0, slices=8, size=32, patient=f"patient {seed}")
+        record = case.folder / "case.json"
+        record.write_text(record.read_text().replace("Apache-2.0", "for tests only"))
     data = "phantom:standard@110+16"
     manifest = manifest_of(train(place, tmp_path, data=data))
     assert manifest["synthetic_training_data"] is False
     assert manifest["trained_on"] == f"Cases of {data}, divided by patient."
     assert manifest["training"]["command"] == f"dicomnode train {NAME} --data {data}"
     assert manifest["notice"] == f"Research use only. Trained on {data}, not validated on patients."
+    assert manifest["licence"] == "for tests only"
 
 
 def test_data_that_do_not_exist_are_refused_with_what_to_write(place, tmp_path):

@@ -200,8 +200,9 @@ _ABLATION = (
 )
 _CONTROL = (
     "Every case with the fractures of another case of its fold, in training and in the test, through both stages, on "
-    "the first {control_folds} of the {folds} folds. An area other than 0.5 would mean that something besides the "
-    "image gives the label away."
+    "the first {control_folds} of the {folds} folds. The area of a case has to be 0.5; another one would mean that "
+    "something besides the images gives the label away. That of an image is higher: fractures keep their height in the "
+    "neck, and some vertebrae break more often than others."
 )
 _SOURCE = (
     "Quoted from H. Salehinejad et al., Deep Sequential Learning for Cervical Spine Fracture Detection on Computed "

@@ -25,7 +25,7 @@ from inference.preprocess import content
 from inference.training import calibration, fracture_cases, fracture_slices, loop, parts
 from inference.training.fracture_cases import FeatureCase, SequenceSettings
 from inference.training.fracture_slices import SliceSettings
-from inference.training.job import Job, round_to_half
+from inference.training.job import Job, licence, round_to_half
 
 TASK = "cervical-ct-fracture"
 #: Parts of the data, and their shares when one data set is divided.
@@ -55,6 +55,7 @@ def train(job: Job) -> Path:
     metrics["within_range"] = evaluation.within_range(tested, gate, limits)
     manifest = {
         **_manifest(job.settings, cases, synthetic=job.data is None),
+        "licence": licence(cases),
         "calibration": {**fitted, "fitted_on": f"{len(cases['validation'])} validation cases", "dtype": "float32"},
         "operating_points": points,
         **limits,

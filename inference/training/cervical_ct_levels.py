@@ -22,7 +22,7 @@ from inference.evaluation import levels as evaluation
 from inference.evaluation.binary import expected_calibration_error
 from inference.evaluation.levels import ScoredLevels
 from inference.training import calibration, vertebra_fractures
-from inference.training.job import Job, round_to_half
+from inference.training.job import Job, licence, round_to_half
 from inference.training.vertebra_fractures import LevelSettings
 
 TASK = "cervical-ct-levels"
@@ -56,6 +56,7 @@ def train(job: Job) -> Path:
     metrics = evaluation.measure(tested, fitted, points)
     manifest = {
         **_manifest(settings),
+        "licence": licence(cases),
         "behind": dict(first.digests),
         "calibration": {**fitted, "fitted_on": f"{len(cases['validation'])} validation cases", "dtype": "float32"},
         "operating_points": points,

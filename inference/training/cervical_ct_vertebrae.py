@@ -12,7 +12,7 @@ from inference.datasets.store import Case
 from inference.evaluation import vertebrae as evaluation
 from inference.preprocess.sagittal import LEVELS
 from inference.training import vertebra_segmentation
-from inference.training.job import Job, round_to_half
+from inference.training.job import Job, licence, round_to_half
 from inference.training.vertebra_segmentation import SegmentationSettings
 
 TASK = "cervical-ct-vertebrae"
@@ -37,7 +37,12 @@ def train(job: Job) -> Path:
         if number % 20 == 0:
             job.progress(f"located the vertebrae of {number} of {len(cases['test'])} test cases")
     metrics = evaluation.measure(scored)
-    manifest = {**_manifest(settings), "metrics": metrics, "references": _references(cases["test"], scored)}
+    manifest = {
+        **_manifest(settings),
+        "licence": licence(cases),
+        "metrics": metrics,
+        "references": _references(cases["test"], scored),
+    }
     seconds = time.monotonic() - start
     return job.write(
         manifest, {"unet": net}, {"unet": history}, measured=evaluation.metric_lines(metrics), seconds=seconds

@@ -55,13 +55,13 @@ class Job:
     ) -> Path:
         """Write weights, manifest, model card and one picture of curves per stage into `out`; return `out`.
 
+        `manifest` says what only the task knows, with the `licence` of the data: it may bind the weights too.
         `measured` are the manifest's metrics as Markdown lines for the card.
         """
         synthetic = self.data is None
         document = {
             "schema": weights.SCHEMA,
             "manufacturer": "dicomnode-spine",
-            "licence": "Apache-2.0",
             "notice": RESEARCH.format("Trained on synthetic phantoms" if synthetic else f"Trained on {self.data}"),
             "synthetic_training_data": synthetic,
             "trained_on": self._trained_on(),
@@ -105,6 +105,11 @@ class Job:
         texts = self.settings["data"]
         learned = ", ".join(text for part, text in texts.items() if part not in ("validation", "test"))
         return f"Synthetic phantoms only ({learned}; PROFILE@FIRST SEED+COUNT); no patient data."
+
+
+def licence(cases: Mapping[str, Sequence[Case]]) -> str:
+    """The licences of all cases, for the manifest."""
+    return "; ".join(sorted({case.licence for part in cases.values() for case in part}))
 
 
 def read_settings(config_dir: Path, task: str) -> dict[str, Any]:
