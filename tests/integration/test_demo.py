@@ -19,7 +19,7 @@ REAL_CT = ROOT.parent / "shared" / "data" / "ct-philips-study"
 def demo(*arguments: object) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DICOMNODE_")}
     command = [str(ROOT / "scripts" / "demo"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, env=environment, check=False)
 
 
 def test_the_demo_finds_the_planted_fracture_and_leaves_its_results():
