@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from inference.phantom import mechanisms, mimics
 from inference.phantom.cervical_ct import Rendered, render, sample_spec
 from inference.phantom.specification import LEVELS, PROFILES, PhantomSpec
+from inference.phantom.vendors import VENDORS
 
 SMALL_SEED = 689  # the smallest whole neck of the first 1500 seeds: 93 slices of 208 x 208, one facet of C3
 
@@ -63,3 +65,9 @@ def blank(vendor: Literal["siemens", "ge", "philips", "canon"] = "canon", *, sli
     spec = replace(spec, scan=replace(spec.scan, vendor=vendor, shape=(slices, 60, 80)))
     nothing = np.zeros(spec.scan.shape, np.uint8)
     return Rendered(spec=spec, volume=nothing.astype(np.int16) - 1000, fractures=nothing, vertebrae=nothing.copy())
+
+
+def series_paths(folder: Path, spec: PhantomSpec, kind: str) -> list[Path]:
+    """Return the files of one series of a written phantom."""
+    number = VENDORS[spec.scan.vendor].names[kind].number
+    return sorted(folder.glob(f"SE{number:04d}*.dcm"))

@@ -6,10 +6,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dicomnode.selection import Never, Rule, Rules
 from dicomnode.study import Instance, Study, Transfer
 
 CT, SR, SC = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.5.1.4.1.1.7"
 AXIAL, SAGITTAL = [1.0, 0, 0, 0, 1, 0], [0.0, 1, 0, 0, 0, -1]
+
+
+def mr_rules(*, min_slices: int) -> Rules:
+    """One pipeline for the sagittal T2 series of a cervical spine, which looks at T1 and STIR too where they are."""
+    rule = Rule(
+        name="mr",
+        modality="MR",
+        plane="sagittal",
+        max_angle=20,
+        min_slices=min_slices,
+        spacing=(1, 6),
+        body_part=("CSPINE",),
+        description=(),
+        contrast="T2",
+        companions=("T1", "STIR"),
+    )
+    return Rules(never=Never(image_type=(), description=()), pipeline=(rule,))
 
 
 def series(

@@ -13,30 +13,14 @@ from pydicom.uid import MRImageStorage
 from dicomnode import answer, selection
 from dicomnode.config import Config
 from dicomnode.process import read_studies
-from dicomnode.selection import Rule, Rules
 from dicomnode.study import Study
 from inference.findings import Analysis, Code, ModelIdentity
 from inference.pipeline import Pipeline
 from inference.volume import Volume
 from tests.sources import SAGITTAL, as_file, ct_headers
+from tests.studies import mr_rules
 
-RULES = Rules(
-    never=selection.Never(image_type=(), description=()),
-    pipeline=(
-        Rule(
-            name="mr",
-            modality="MR",
-            plane="sagittal",
-            max_angle=20,
-            min_slices=3,
-            spacing=(1, 6),
-            body_part=("CSPINE",),
-            description=(),
-            contrast="T2",
-            companions=("T1", "STIR"),
-        ),
-    ),
-)
+RULES = mr_rules(min_slices=3)
 TIMES = {"T1": (500, 10, None), "T2": (3500, 100, None), "STIR": (4000, 40, 160)}
 SPINE = Code(scheme="SCT", value="122494005", meaning="Cervical spine")
 MODEL = ModelIdentity(

@@ -1,6 +1,5 @@
 """A phantom on disk is a study as a scanner writes it: six series, four ways of storing HU, one patient's space."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -9,19 +8,16 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK
 from pydicom import Dataset
 from pydicom.uid import CTImageStorage, XRayRadiationDoseSRStorage
 
 from inference.phantom import dicom, headers
 from inference.phantom.cervical_ct import Rendered, render, sample_spec
-from inference.phantom.specification import FIRST_RESERVED_SEED, PhantomSpec
-from inference.phantom.studies import write_studies
-from inference.phantom.truth import write_truth
+from inference.phantom.specification import PhantomSpec
 from inference.phantom.vendors import HU_RANGE, VENDORS
 from inference.volume import Volume, read_volume
 from tests.integration.validators import dciodvfy, dcmtk_sr, sr_validator
-from tests.phantoms import SMALL_SEED, blank, thin
+from tests.phantoms import SMALL_SEED, blank, series_paths, thin
 
 #: Types 1 and 2 of the CT Image IOD (PS3.3 A.3), as far as they apply to an axial image.
 REQUIRED = """
@@ -62,14 +58,8 @@ def write(folder: Path, one: Rendered) -> dict[str, Dataset]:
     return {path.name: pydicom.dcmread(path) for path in sorted(folder.iterdir())}
 
 
-def paths(folder: Path, spec: PhantomSpec, kind: str) -> list[Path]:
-    """Return the files of one series."""
-    number = VENDORS[spec.scan.vendor].names[kind].number
-    return sorted(folder.glob(f"SE{number:04d}*.dcm"))
-
-
 def volume(folder: Path, spec: PhantomSpec, kind: str) -> Volume:
-    return read_volume(paths(folder, spec, kind))
+    return read_volume(series_paths(folder, spec, kind))
 
 
 def identities(dataset: Dataset) -> Iterator[str]:
@@ -121,7 +111,7 @@ def test_a_study_is_scouts_two_axial_series_two_reformats_and_a_dose_report(vend
     one = blank(vendor)
     files = write(tmp_path, one).values()
     names = VENDORS[vendor].names
-    counts = {kind: len(paths(tmp_path, one.spec, kind)) for kind in KINDS}
+    counts = {kind: len(series_paths(tmp_path, one.spec, kind)) for kind in KINDS}
     assert (counts["scout"], counts["axial"], counts["soft"]) == (2, 24, 12)
     assert min(counts["sagittal"], counts["coronal"]) > 10
     assert len(files) == sum(counts.values()) + 1
@@ -130,7 +120,7 @@ def test_a_study_is_scouts_two_axial_series_two_reformats_and_a_dose_report(vend
     assert len({dataset.SOPInstanceUID for dataset in files}) == len(files)
     assert [dataset.SOPClassUID for dataset in files].count(XRayRadiationDoseSRStorage) == 1
     for kind in KINDS:
-        first = pydicom.dcmread(paths(tmp_path, one.spec, kind)[0])
+        first = pydicom.dcmread(series_paths(tmp_path, one.spec, kind)[0])
         assert tuple(first.ImageType) == names[kind].image_type
         assert "{" not in first.SeriesDescription
 
@@ -198,7 +188,7 @@ def test_every_manufacturer_stores_the_whole_range(vendor, tmp_path):
 def test_pixels_are_stored_as_the_manufacturer_does(vendor, stored, tmp_path):
     one = blank(vendor)
     write(tmp_path, one)
-    first = pydicom.dcmread(paths(tmp_path, one.spec, "axial")[0])
+    first = pydicom.dcmread(series_paths(tmp_path, one.spec, "axial")[0])
     assert (first.BitsStored, first.PixelRepresentation, first.RescaleIntercept, first.RescaleSlope) == stored
     assert first.HighBit == first.BitsStored - 1
     assert first.get("PixelPaddingValue") == (-2000 if vendor == "ge" else None)
@@ -251,7 +241,7 @@ def test_reformats_have_square_pixels_and_about_2_mm_between_them(tmp_path):
 def test_an_odd_number_of_slices_leaves_one_out_of_the_soft_series(tmp_path):
     one = blank(slices=7)
     write(tmp_path, one)
-    assert len(paths(tmp_path, one.spec, "soft")) == 3
+    assert len(series_paths(tmp_path, one.spec, "soft")) == 3
     assert volume(tmp_path, one.spec, "soft").headers[0].ImagePositionPatient[2] == pytest.approx(
         one.spec.scan.origin[2] + one.spec.scan.table[2] + one.spec.scan.spacing[0] / 2, abs=1e-3
     )
@@ -260,8 +250,8 @@ def test_an_odd_number_of_slices_leaves_one_out_of_the_soft_series(tmp_path):
 def test_the_scouts_share_a_series_of_their_own_and_the_coordinates(tmp_path):
     one = of_vendor(phantom(), "siemens")
     write(tmp_path, one)
-    side, front = (pydicom.dcmread(path) for path in paths(tmp_path, one.spec, "scout"))
-    axial = [pydicom.dcmread(path) for path in paths(tmp_path, one.spec, "axial")]
+    side, front = (pydicom.dcmread(path) for path in series_paths(tmp_path, one.spec, "scout"))
+    axial = [pydicom.dcmread(path) for path in series_paths(tmp_path, one.spec, "axial")]
     assert side.SeriesInstanceUID == front.SeriesInstanceUID != axial[0].SeriesInstanceUID
     assert side.FrameOfReferenceUID == front.FrameOfReferenceUID == axial[0].FrameOfReferenceUID
     assert side.ImageOrientationPatient == [0, 1, 0, 0, 0, -1]
@@ -279,7 +269,7 @@ def test_instance_numbers_run_from_the_head_down_or_from_the_feet_up(upwards, tm
     one = replace(one, spec=replace(one.spec, scan=replace(one.spec.scan, upwards=upwards)))
     write(tmp_path, one)
     for kind, count in (("axial", 6), ("soft", 3)):
-        files = [pydicom.dcmread(path) for path in paths(tmp_path, one.spec, kind)]
+        files = [pydicom.dcmread(path) for path in series_paths(tmp_path, one.spec, kind)]
         heights = [float(dataset.ImagePositionPatient[2]) for dataset in files]
         assert heights == sorted(heights, reverse=not upwards)
         assert [dataset.InstanceNumber for dataset in files] == list(range(1, count + 1))
@@ -360,51 +350,3 @@ def test_two_writings_are_equal_byte_by_byte(tmp_path):
         write(tmp_path / folder, phantom())
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
-
-
-def test_studies_are_folders_named_by_uid_with_the_truth_beside_them(tmp_path):
-    said: list[str] = []
-    (folder,) = write_studies(
-        tmp_path, count=1, seed=SMALL_SEED, profile="easy", truth=True, positive=True, progress=said.append
-    )
-    spec = sample_spec(SMALL_SEED, "easy", positive=True)
-    assert folder == tmp_path / headers.uid(spec, "study")
-    assert len(paths(folder, spec, "axial")) == spec.scan.shape[0]
-    assert {path.suffix for path in folder.iterdir()} == {".dcm"}
-    content = json.loads((tmp_path / "truth" / f"{folder.name}.json").read_text())
-    assert (content["study_uid"], content["fractured"], content["seed"]) == (folder.name, True, SMALL_SEED)
-    first = pydicom.dcmread(paths(folder, spec, "axial")[0], stop_before_pixels=True)
-    assert (first.StudyInstanceUID, first.SeriesInstanceUID) == (folder.name, content["series_uid"])
-    assert said == [f"phantom 1 of 1: {folder}"]
-
-
-def test_label_maps_lie_on_the_axial_series_in_the_space_of_the_patient(tmp_path):
-    one = blank()
-    one.vertebrae[3, 10, 70], one.fractures[4, 11, 71] = 5, 1
-    dicom.write_dicom(one, tmp_path / "study")
-    write_truth(one, tmp_path / "truth")
-    files = [str(path) for path in paths(tmp_path / "study", one.spec, "axial")]
-    files.sort(key=lambda path: pydicom.dcmread(path).ImagePositionPatient[2])
-    series = SimpleITK.ReadImage(files)
-    study_uid = headers.uid(one.spec, "study")
-    for name, labels in (("vertebrae", one.vertebrae), ("fractures", one.fractures)):
-        image = SimpleITK.ReadImage(tmp_path / "truth" / f"{study_uid}.{name}.nii.gz")
-        assert np.array_equal(SimpleITK.GetArrayFromImage(image), labels)
-        for part in ("Origin", "Spacing", "Direction"):
-            assert getattr(image, f"Get{part}")() == pytest.approx(getattr(series, f"Get{part}")(), abs=1e-3), part
-
-
-def test_without_truth_only_the_studies_are_written(tmp_path):
-    folders = write_studies(tmp_path, count=1, seed=SMALL_SEED, profile="standard", truth=False, positive=False)
-    assert list(tmp_path.iterdir()) == folders
-
-
-def test_no_studies_write_nothing(tmp_path):
-    assert write_studies(tmp_path, count=0, seed=1, profile="easy", truth=True) == []
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_reserved_seed_writes_nothing(tmp_path):
-    with pytest.raises(ValueError, match="reserved"):
-        write_studies(tmp_path, count=1, seed=FIRST_RESERVED_SEED, profile="easy", truth=False)
-    assert list(tmp_path.iterdir()) == []

@@ -7,11 +7,11 @@ import pytest
 from dicomnode.config import CONFIG_DIR
 from dicomnode.errors import ConfigError
 from dicomnode.process import read_studies
-from dicomnode.selection import Rule, Rules, choose, load
+from dicomnode.selection import choose, load
 from inference.phantom.dicom import write_dicom
 from inference.phantom.vendors import VENDORS
 from tests.phantoms import blank
-from tests.studies import SAGITTAL, SC, SR, series, study
+from tests.studies import SAGITTAL, SC, SR, mr_rules, series, study
 
 RULES = load(CONFIG_DIR / "selection.toml")
 NAME = "cervical-ct-fracture"
@@ -146,23 +146,7 @@ MR = {
 T1 = {"RepetitionTime": 500.0, "EchoTime": 10.0}
 T2 = {"RepetitionTime": 3500.0, "EchoTime": 100.0}
 STIR = {"RepetitionTime": 4000.0, "EchoTime": 40.0, "InversionTime": 160.0}
-MR_RULES = Rules(
-    never=RULES.never,
-    pipeline=(
-        Rule(
-            name="mr",
-            modality="MR",
-            plane="sagittal",
-            max_angle=20,
-            min_slices=7,
-            spacing=(2, 6),
-            body_part=("CSPINE",),
-            description=(),
-            contrast="T2",
-            companions=("T1", "STIR"),
-        ),
-    ),
-)
+MR_RULES = mr_rules(min_slices=7)
 
 
 def verdicts(*parts):

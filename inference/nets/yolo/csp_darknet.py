@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torchvision.ops import Conv2dNormActivation
 
+from inference.nets.yolo.backbone import Backbone
+
 WIDTH = 64  # channels of the first convolution at width 1; YOLOv5n has a quarter
 BLOCKS = (3, 6, 9, 3)  # at depth 1; YOLOv5n and s have a third
 
@@ -22,8 +24,8 @@ Layer = partial(
 )
 
 
-class CSPDarknet(nn.Module):
-    """Images (batch, 3, height, width), multiples of 32, to maps at 1/8, 1/16 and 1/32 of the resolution."""
+class CSPDarknet(Backbone):
+    """Four stages of cross-stage bottlenecks."""
 
     def __init__(self, *, width: int = WIDTH, depth: float = 1.0) -> None:
         super().__init__()
@@ -38,16 +40,7 @@ class CSPDarknet(nn.Module):
             stages.append(nn.Sequential(*layers))
         stages[-1].append(_PooledInARow(16 * width))
         self.stages = nn.ModuleList(stages)
-        #: Of the maps, from the finest to the coarsest.
         self.channels = (4 * width, 8 * width, 16 * width)
-
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The maps from the finest to the coarsest."""
-        maps, x = [], self.stem(images)
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps[1:]
 
 
 class CrossStage(nn.Module):

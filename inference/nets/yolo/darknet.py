@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torchvision.ops import Conv2dNormActivation
 
+from inference.nets.yolo.backbone import Backbone
+
 WIDTH = 32  # channels of the first convolution, as published
 BLOCKS = (1, 2, 8, 8, 4)
 
@@ -15,8 +17,8 @@ BLOCKS = (1, 2, 8, 8, 4)
 Layer = partial(Conv2dNormActivation, activation_layer=partial(nn.LeakyReLU, 0.1))
 
 
-class Darknet53(nn.Module):
-    """Images (batch, 3, height, width), multiples of 32, to maps at 1/8, 1/16 and 1/32 of the resolution."""
+class Darknet53(Backbone):
+    """Five stages of residual blocks."""
 
     def __init__(self, *, width: int = WIDTH) -> None:
         super().__init__()
@@ -28,16 +30,7 @@ class Darknet53(nn.Module):
                 nn.Sequential(Layer(channels, 2 * channels, 3, 2), *(_Block(channels) for _ in range(blocks)))
             )
         self.stages = nn.ModuleList(stages)
-        #: Of the maps, from the finest to the coarsest.
         self.channels = (8 * width, 16 * width, 32 * width)
-
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The maps from the finest to the coarsest."""
-        maps, x = [], self.stem(images)
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps[2:]
 
 
 class _Block(nn.Module):

@@ -11,13 +11,14 @@ from torch import nn
 from torchvision.ops import Conv2dNormActivation, DeformConv2d
 
 from inference.nets.resnet import BLOCKS
+from inference.nets.yolo.backbone import Backbone
 
 WIDTH = 64
 POINTS = 9  # of a 3 x 3 kernel: two offsets and one weight each
 
 
-class ResNetVD(nn.Module):
-    """Images (batch, 3, height, width), multiples of 32, to maps at 1/8, 1/16 and 1/32 of the resolution."""
+class ResNetVD(Backbone):
+    """Four stages of bottlenecks."""
 
     def __init__(self, *, width: int = WIDTH) -> None:
         super().__init__()
@@ -36,16 +37,7 @@ class ResNetVD(nn.Module):
             stage += [_Bottleneck(channels, planes, 1, deformable=deformable) for _ in range(blocks - 1)]
             stages.append(nn.Sequential(*stage))
         self.stages = nn.ModuleList(stages)
-        #: Of the maps, from the finest to the coarsest.
         self.channels = (8 * width, 16 * width, 32 * width)
-
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The maps from the finest to the coarsest."""
-        maps, x = [], self.stem(images)
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps[1:]
 
 
 class ModulatedDeformConv(nn.Module):

@@ -79,8 +79,8 @@ def _sequence(dataset: Dataset, spec: MRPhantomSpec, kind: str) -> None:
         dataset.EchoTrainLength = "1"
         return
     acquisition = next(one for one in scan.acquisitions if one.kind == kind)
-    scanning, dataset.SequenceVariant = vendor.sequence
-    dataset.ScanningSequence = [scanning, "IR"] if acquisition.ti is not None else scanning
+    dataset.SequenceVariant = "SK"
+    dataset.ScanningSequence = ["SE", "IR"] if acquisition.ti is not None else "SE"
     dataset.SequenceName = vendor.sequence_name.format(train=acquisition.echo_train)
     dataset.RepetitionTime, dataset.EchoTime = str(acquisition.tr), str(acquisition.te)
     if acquisition.ti is not None:

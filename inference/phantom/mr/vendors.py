@@ -23,8 +23,6 @@ class Vendor:
     #: Series number of the first series, and the step to the next.
     numbers: tuple[int, int]
     protocol: str
-    #: Scanning Sequence and Sequence Variant of turbo spin echo, and what inversion recovery puts first.
-    sequence: tuple[str, str]
     sequence_name: str
 
 
@@ -41,7 +39,6 @@ VENDORS = {
         descriptions=_described("localizer", "t2_tse_sag", "t1_tse_sag", "t2_tirm_sag", "t2_tse_tra"),
         numbers=(1, 1),
         protocol="spine_tse",
-        sequence=("SE", "SK"),
         sequence_name="*tse2d1_{train}",
     ),
     "ge": Vendor(
@@ -52,7 +49,6 @@ VENDORS = {
         descriptions=_described("3-pl Loc", "SAG T2 FSE", "SAG T1 FSE", "SAG STIR", "AX T2 FSE"),
         numbers=(1, 1),
         protocol="SPINE ROUTINE",
-        sequence=("SE", "SK"),
         sequence_name="fse",
     ),
     "philips": Vendor(
@@ -63,7 +59,6 @@ VENDORS = {
         descriptions=_described("Survey", "T2W_TSE_sag", "T1W_TSE_sag", "STIR_TSE_sag", "T2W_TSE_ax"),
         numbers=(101, 100),
         protocol="WIP T2W_TSE",
-        sequence=("SE", "SK"),
         sequence_name="TSE",
     ),
     "canon": Vendor(
@@ -74,7 +69,6 @@ VENDORS = {
         descriptions=_described("Locator", "Sag T2 FSE", "Sag T1 FSE", "Sag STIR", "Ax T2 FSE"),
         numbers=(1000, 1000),
         protocol="Spine",
-        sequence=("SE", "SK"),
         sequence_name="FSE",
     ),
 }
