@@ -25,7 +25,7 @@ from inference.pipeline import Pipeline, UnknownPipeline
 from inference.volume import UnusableSeries, Volume, read_volume
 from inference.weights import UntrustedWeights
 from sr import results as sr
-from sr.results import Kind, Reference, Result, Run
+from sr.results import Reference, Result, Run
 
 _DEVICES = uuid.UUID("0f5d1bb1-5f53-5a1e-8f8e-5d3a4f0c7c11")  # name space of device UIDs
 
@@ -76,6 +76,8 @@ class Origin:
     #: Digest of the selection rules, for the answers that no pipeline gave.
     configuration_sha256: str
     created: datetime
+    #: The objects to make of an analysis.
+    kinds: tuple[str, ...]
     predecessors: tuple[Reference, ...] = ()
 
 
@@ -94,6 +96,7 @@ def origin(config: Config) -> Origin:
         device_uid=f"2.25.{uuid.uuid5(_DEVICES, f'{socket.gethostname()} {config.receive.ae_title}').int}",
         configuration_sha256=hashlib.sha256((CONFIG_DIR / "selection.toml").read_bytes()).hexdigest(),
         created=datetime.now(UTC),
+        kinds=tuple(kind.upper() for kind in config.result_kinds),
     )
 
 
@@ -123,8 +126,10 @@ def analyse(job: Job, origin: Origin, load: Callable[[str], Pipeline]) -> Answer
     faults.reach("writing")
     run = _run(job, origin, analysis, pipeline.configuration_sha256)
     start = time.perf_counter()
-    results = sr.write_results(volume, analysis, run, tuple(Kind))
+    refused: list[sr.InvalidResult] = []
+    results = sr.write_results(volume, analysis, run, origin.kinds, refused.append)
     document = _document(job, analysis.state, analysis.reason, analysis, volume)
+    document["refused"] = [str(error) for error in refused]
     document["timings"] |= {"read": read, "write": time.perf_counter() - start}
     return Answer(document=document, results=results)
 
@@ -217,6 +222,7 @@ def _document(job: Job, state: str, reason: str, analysis: Analysis | None, volu
         "findings": [_finding(finding, volume, uids) for finding in analysis.findings] if analysis and volume else [],
         "quality": list(analysis.quality) if analysis else [],
         "timings": dict(analysis.timings) if analysis else {},
+        "refused": [],
     }
 
 

@@ -206,6 +206,14 @@ def doctor(config: ConfigFile = None) -> None:
         raise NodeError(f"{wrong} check(s) need attention")
 
 
+@app.command()
+def conformance(config: ConfigFile = None) -> None:
+    """Print the DICOM conformance statement of this configuration, as Markdown."""
+    from dicomnode.conformance import statement
+
+    print(statement(configuration.load(config)), end="")
+
+
 @config_app.command("check")
 def config_check(config: ConfigFile = None) -> None:
     """Say whether the configuration and the selection rules can be used."""

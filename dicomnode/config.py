@@ -41,12 +41,18 @@ class Sender(_Table):
     quiet_seconds: Annotated[float, Field(gt=0)] | None = None
 
 
+#: The result objects that a destination may ask for, and the three that every viewer shows in some way.
+ResultKind = Literal["seg", "labelmap", "pmap", "sr", "csr", "sc", "gsps", "pdf", "kos", "reject"]
+USUAL_RESULTS: tuple[ResultKind, ...] = ("seg", "sr", "sc")
+
+
 class Destination(_Table):
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     ae_title: AETitle
     host: str
     port: Port
-    results: tuple[Literal["seg", "sr", "sc"], ...] = ("seg", "sr", "sc")
+    results: tuple[ResultKind, ...] = USUAL_RESULTS
+    max_frames: Annotated[int, Field(ge=1)] | None = None
 
 
 class LedgerTable(_Table):
@@ -98,6 +104,16 @@ class Config(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment wins over the file, so that one file serves several machines."""
         return env_settings, init_settings
+
+    @property
+    def result_kinds(self) -> tuple[ResultKind, ...]:
+        """What has to be made: everything that a destination wants, or the usual without any."""
+        wanted = {kind for destination in self.destination for kind in destination.results}
+        return tuple(sorted(wanted)) if self.destination else USUAL_RESULTS
+
+    def wants(self, kind: ResultKind) -> bool:
+        """Whether any destination asks for a kind of result."""
+        return any(kind in destination.results for destination in self.destination)
 
     @property
     def ledger_url(self) -> str:

@@ -320,11 +320,11 @@ class Ledger:
             return db.execute(sa.select(study.c.uid).where(match)).scalar_one_or_none()
 
     def predecessors(self, held: Task) -> list[StoredResult]:
-        """SRs of earlier answers about the same study that a new one supersedes."""
+        """Objects of earlier answers about the same study that a new one supersedes."""
         query = (
             sa.select(result)
             .join(task, task.c.id == result.c.task_id)
-            .where(result.c.study_uid == held.study_uid, result.c.kind == "SR", task.c.current == 0)
+            .where(result.c.study_uid == held.study_uid, task.c.current == 0)
         )
         with self._read() as db:
             return [_stored_result(row) for row in db.execute(query.order_by(result.c.sop_uid)).mappings()]

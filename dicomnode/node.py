@@ -35,6 +35,7 @@ from dicomnode.errors import Permanent, Transient
 from dicomnode.ledger import Ledger
 from dicomnode.network.find import count_instances
 from dicomnode.network.send import Address, send
+from dicomnode.parcel import pack
 from dicomnode.selection import Choice
 from dicomnode.spool import Spool
 from dicomnode.study import Study
@@ -104,7 +105,9 @@ def infer(node: Node, task: Task) -> None:
         node.ledger.fail(task, str(error))
         logger.exception("no report could be written", extra={"study": task.study_id, "pipeline": task.name})
         return
-    stored = [_save(node, task, result) for result in found.results]
+    # A destination may turn out not to know the class of the report: what it gets then must be ready.
+    results = sr.with_fallback(found.results) if node.config.wants("sr") else found.results
+    stored = [_save(node, task, result) for result in results]
     deliveries = [
         NewTask(kind="deliver", name=d.name, digest=_delivery_digest(task), payload={}, parent_id=task.id)
         for d in node.config.destination
@@ -122,17 +125,18 @@ def deliver(node: Node, task: Task, destination: Destination) -> None:
     if not current:
         node.ledger.finish_delivery(task, "superseded by a newer answer before it was sent")
         return
-    wanted = [r for r in node.ledger.results(parent_id) if r.kind.lower() in destination.results]
+    parcel = pack(node.ledger.results(parent_id), destination)
     address = Address(ae_title=destination.ae_title, host=destination.host, port=destination.port)
     try:
         faults.reach("sending")
-        outcomes = send([r.path for r in wanted], address, calling_ae=node.config.receive.ae_title)
+        paths = [r.path for r in parcel.results]
+        outcomes = send(paths, address, calling_ae=node.config.receive.ae_title, instead=parcel.instead)
     except (Transient, faults.InjectedFault) as error:
         _try_again(node, task, str(error))
         return
-    refused = [f"{r.kind}: {o.problem}" for r, o in zip(wanted, outcomes, strict=True) if o.problem]
+    refused = [f"{r.kind}: {o.problem}" for r, o in zip(parcel.results, outcomes, strict=True) if o.problem]
     if not refused:
-        node.ledger.finish_delivery(task)
+        node.ledger.finish_delivery(task, "; ".join(parcel.withheld))
         logger.info("results delivered", extra={"study": task.study_id, "destination": task.name})
     elif any(outcome.transient for outcome in outcomes):
         _try_again(node, task, "; ".join(refused))

@@ -61,7 +61,8 @@ def stored_document(ledger: Ledger, study_uid: str) -> Document:
         choices=row["selection"],
         analyses=[answer["document"] for answer in answers if answer["task_id"] in current],
         results=[
-            {"kind": r["kind"], "sop_uid": r["sop_uid"], "path": r["path"]} for r in stored if r["task_id"] in current
+            {"kind": r["kind"], "sop_uid": r["sop_uid"], "path": r["path"]}
+            for r in _shown([row for row in stored if row["task_id"] in current])
         ],
     )
     document["id"] = row["id"]
@@ -84,6 +85,12 @@ def stored_document(ledger: Ledger, study_uid: str) -> Document:
         for item in ledger.rows(schema.history, study_uid=study_uid)
     ]
     return document
+
+
+def _shown(results: Sequence[Any]) -> list[Any]:
+    """All but the twins of reports in the older class: they hold nothing new, and are sent instead, if at all."""
+    reported = {r["task_id"] for r in results if r["kind"] == "SR"}
+    return [r for r in results if r["kind"] != "CSR" or r["task_id"] not in reported]
 
 
 def _iso(seconds: float | None) -> str | None:

@@ -110,6 +110,9 @@ class Analysis:
     level_probabilities: Mapping[str, float] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     masks: tuple[Mask, ...] = ()
+    #: Where the network looked: (slices, rows, columns) float32, 0..1 of the highest value in the same slice, 0 in
+    #: slices that were not looked at; None where the pipeline does not say.
+    heat_map: np.ndarray | None = None
     #: What a reader must know about the input: a gap, a tilt, a partial field of view.
     quality: tuple[str, ...] = ()
     #: Seconds by stage.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -41,6 +42,11 @@ class Scene:
     #: Distance between rows, mm.
     pixel_mm: float
     voxel_mm3: float
+
+    @cached_property
+    def heat(self) -> np.ndarray:
+        """Where the network looked, in the shape of the array, 0..1 of the highest in each slice that was asked."""
+        return np.zeros(self.array.shape, np.float32)
 
 
 @dataclass(frozen=True)
@@ -160,9 +166,13 @@ def hot_places(maps: torch.Tensor, bone: np.ndarray, share: float) -> np.ndarray
 
 
 def suspicious_places(net: ResNet, scene: Scene, suspicious: np.ndarray, settings: Settings) -> np.ndarray:
-    """Where on bone the network looks in the suspicious slices: bool, in the shape of the scene's volume."""
+    """Where on bone the network looks in the suspicious slices: bool, in the shape of the scene's volume.
+
+    The maps themselves are left in `scene.heat`.
+    """
     maps = grad_cam(net, net.layer4, images(scene.hu[torch.from_numpy(suspicious)]))
     full = scene.crop.put_back(maps)
+    scene.heat[suspicious] = full / full.amax((1, 2), keepdim=True).clamp_min(torch.finfo(full.dtype).tiny)
     reach = max(round(settings.bone_margin_mm / scene.pixel_mm), 1)
     disc = ndimage.generate_binary_structure(2, 1)[None]
     bone = ndimage.binary_dilation(scene.array[suspicious] > BONE_HU, disc, iterations=reach)

@@ -12,27 +12,54 @@ import numpy as np
 import pydicom
 from pydicom import Dataset
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EncapsulatedPDFStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
+    ParametricMapStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
 
 from inference.findings import Mask
 from inference.volume import Volume
-from sr import codes, headers
+from sr import codes, frames, headers, label_map
 
-#: Type 1 attributes by Modality; "" for every object (PS3.3 A.8.3, A.35.13, A.51).
-TYPE_1 = {
+#: Label Map Segmentation (PS3.4 B.5, since 2024d), which pydicom has no name for.
+LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
+
+_ENHANCED = (
+    "ContentDate", "ContentTime", "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions",
+    "FrameOfReferenceUID", "NumberOfFrames", "Rows", "Columns", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", "DimensionIndexSequence", "ReferencedSeriesSequence",
+)  # fmt: skip
+_SEGMENTATION = (*_ENHANCED, "SegmentSequence", "PixelData")
+_DOCUMENT = (
+    "ContentDate", "ContentTime", "ValueType", "ConceptNameCodeSequence", "ContinuityOfContent",
+    "ContentTemplateSequence", "ContentSequence", "CurrentRequestedProcedureEvidenceSequence",
+)  # fmt: skip
+_REPORT = (*_DOCUMENT, "CompletionFlag", "VerificationFlag")
+#: Type 1 attributes by SOP class; "" for every object (PS3.3 A.8.3, A.33.1, A.35.4, A.35.13, A.45.1, A.51, A.75).
+TYPE_1: dict[str, tuple[str, ...]] = {
     "": (
         "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "SeriesNumber",
-        "InstanceNumber", "InstanceCreationDate", "ContentDate", "ContentTime", "ContributingEquipmentSequence",
+        "InstanceNumber", "InstanceCreationDate", "ContributingEquipmentSequence",
     ),
-    "SR": (
-        "CompletionFlag", "VerificationFlag", "ValueType", "ConceptNameCodeSequence", "ContinuityOfContent",
-        "ContentTemplateSequence", "ContentSequence", "CurrentRequestedProcedureEvidenceSequence",
+    Comprehensive3DSRStorage: _REPORT,
+    ComprehensiveSRStorage: _REPORT,
+    KeyObjectSelectionDocumentStorage: _DOCUMENT,
+    SegmentationStorage: _SEGMENTATION,
+    LABEL_MAP: _SEGMENTATION,
+    ParametricMapStorage: (*_ENHANCED, "FloatPixelData"),
+    SecondaryCaptureImageStorage: ("ConversionType", "Rows", "Columns", "PixelData"),
+    GrayscaleSoftcopyPresentationStateStorage: (
+        "ContentLabel", "PresentationCreationDate", "ReferencedSeriesSequence", "DisplayedAreaSelectionSequence",
+        "PresentationLUTShape", "GraphicAnnotationSequence", "GraphicLayerSequence",
     ),
-    "SEG": (
-        "Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions", "FrameOfReferenceUID",
-        "SegmentSequence", "NumberOfFrames", "Rows", "Columns", "SharedFunctionalGroupsSequence",
-        "PerFrameFunctionalGroupsSequence", "DimensionIndexSequence", "ReferencedSeriesSequence", "PixelData",
-    ),
-    "OT": ("ConversionType", "Rows", "Columns", "PixelData"),
+    EncapsulatedPDFStorage: ("ConversionType", "BurnedInAnnotation", "MIMETypeOfEncapsulatedDocument",
+                             "EncapsulatedDocument"),
 }  # fmt: skip
 
 #: References in these are not to images of this run: earlier results, and what was copied from the source.
@@ -67,6 +94,8 @@ def check(dataset: Dataset, *, sources: Mapping[str, Dataset], volume: Volume | 
             _require_inside_image(received, sources)
         if received.Modality == "SEG" and volume is not None:
             _require_position(received, volume, masks)
+        if received.SOPClassUID == ParametricMapStorage and volume is not None:
+            _require_order(received, volume)
     except InvalidResult as error:
         raise InvalidResult(f"{name}: {error}", received) from error
 
@@ -85,7 +114,7 @@ def _reread(dataset: Dataset, name: str) -> Dataset:
 
 
 def _require_values(dataset: Dataset) -> None:
-    needed = TYPE_1[""] + TYPE_1.get(dataset.get("Modality", ""), ())
+    needed = TYPE_1[""] + TYPE_1.get(dataset.get("SOPClassUID", ""), ())
     missing = [keyword for keyword in needed if dataset.get(keyword) in (None, "", b"")]
     missing += [keyword for keyword in headers.TYPE_2 if keyword not in dataset]
     if missing:
@@ -121,9 +150,11 @@ def _require_known_references(dataset: Dataset, sources: Mapping[str, Dataset]) 
 
 
 def _require_within(item: Dataset, keyword: str, last: int) -> None:
-    number = item.get(keyword)
-    if number is not None and not 1 <= int(number) <= last:
-        raise InvalidResult(f"{keyword} {number} of {item.ReferencedSOPInstanceUID}, which has {last}")
+    if item.get(keyword) is None:
+        return
+    for number in np.atleast_1d(item[keyword].value):
+        if not 1 <= int(number) <= last:
+            raise InvalidResult(f"{keyword} {number} of {item.ReferencedSOPInstanceUID}, which has {last}")
 
 
 def _require_known_codes(dataset: Dataset) -> None:
@@ -151,19 +182,34 @@ def _require_inside_image(dataset: Dataset, sources: Mapping[str, Dataset]) -> N
                 raise InvalidResult(f"has a region outside image {image.SOPInstanceUID}")
 
 
+def _require_order(dataset: Dataset, volume: Volume) -> None:
+    """A map has one frame for each slice, in their order: viewers lay them over the images by number."""
+    places = [g.PlanePositionSequence[0].ImagePositionPatient for g in dataset.PerFrameFunctionalGroupsSequence]
+    expected = frames.origins(volume)
+    if len(places) != len(expected) or not np.allclose(np.array(places, float), expected, atol=1e-3):
+        raise InvalidResult("has its frames in another order than the slices")
+
+
 def _require_position(dataset: Dataset, volume: Volume, masks: Sequence[Mask]) -> None:
     """Compare what is drawn where with the masks: number of voxels exactly, centre within half a voxel."""
-    origins = np.array([_origin(volume, index) for index in range(len(volume.headers))])
+    origins = frames.origins(volume)
     index = np.arange(len(origins))[:, None]
     drift = np.linalg.norm(origins - (volume.affine[:3, 3] + index * volume.affine[:3, 0]), axis=1).max()
     if drift > max(1.0, volume.spacing[0]):
         raise InvalidResult(f"the headers place the slices up to {drift:.1f} mm away from the volume")
-    if len(dataset.SegmentSequence) != len(masks):
-        raise InvalidResult(f"has {len(dataset.SegmentSequence)} segments for {len(masks)} masks")
-    frames = pixel_array(dataset).reshape(-1, dataset.Rows, dataset.Columns)
-    for number, mask in enumerate(masks, start=1):
-        count, centre = _drawn(dataset, frames, number)
-        expected_count, expected = _meant(mask, origins, volume)
+    numbers = [int(segment.SegmentNumber) for segment in dataset.SegmentSequence if segment.SegmentNumber]
+    if len(numbers) != len(masks):
+        raise InvalidResult(f"has {len(numbers)} segments for {len(masks)} masks")
+    arrays = [mask.array for mask in masks]
+    if dataset.SOPClassUID == LABEL_MAP:
+        merged = label_map.labels(arrays)
+        arrays = [merged == number for number in numbers]
+    pixels = pixel_array(dataset).reshape(-1, dataset.Rows, dataset.Columns)
+    for number, mask, array in zip(numbers, masks, arrays, strict=True):
+        if not array.any():
+            raise InvalidResult(f"segment {number} ({mask.label}) lies wholly under others")
+        count, centre = _drawn(dataset, pixels, number)
+        expected_count, expected = _meant(array, origins, volume)
         if count != expected_count:
             raise InvalidResult(f"segment {number} ({mask.label}) has {count} voxels instead of {expected_count}")
         offset = np.linalg.solve(volume.affine[:3, :3], centre - expected)  # in voxels
@@ -173,22 +219,14 @@ def _require_position(dataset: Dataset, volume: Volume, masks: Sequence[Mask]) -
             )
 
 
-def _origin(volume: Volume, index: int) -> np.ndarray:
-    position = headers.geometry(volume.headers[index], volume.frames[index], "ImagePositionPatient")
-    return np.array([float(x) for x in position])
-
-
-def _drawn(dataset: Dataset, frames: np.ndarray, number: int) -> tuple[int, np.ndarray]:
+def _drawn(dataset: Dataset, pixels: np.ndarray, number: int) -> tuple[int, np.ndarray]:
     """Count the voxels of a segment as a viewer does; return their centre in LPS mm too."""
     shared = dataset.SharedFunctionalGroupsSequence[0]
     cosines = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, float)
     spacing = np.array(shared.PixelMeasuresSequence[0].PixelSpacing, float)
     count, total = 0, np.zeros(3)
-    for frame, groups in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
-        place = groups if "SegmentIdentificationSequence" in groups else shared
-        if place.SegmentIdentificationSequence[0].ReferencedSegmentNumber != number:
-            continue
-        rows, columns = np.nonzero(frame)
+    for frame, groups in zip(pixels, dataset.PerFrameFunctionalGroupsSequence, strict=True):
+        rows, columns = np.nonzero(_of_segment(dataset, frame, groups, number))
         origin = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float)
         count += len(rows)
         total += len(rows) * origin
@@ -196,8 +234,17 @@ def _drawn(dataset: Dataset, frames: np.ndarray, number: int) -> tuple[int, np.n
     return count, total / max(count, 1)
 
 
-def _meant(mask: Mask, origins: np.ndarray, volume: Volume) -> tuple[int, np.ndarray]:
-    slices, rows, columns = np.nonzero(mask.array)
+def _of_segment(dataset: Dataset, frame: np.ndarray, groups: Dataset, number: int) -> np.ndarray:
+    """Return the part of a frame that is one segment: by its value in a label map, else by whose frame it is."""
+    if dataset.SOPClassUID == LABEL_MAP:
+        return np.asarray(frame == number)
+    place = groups if "SegmentIdentificationSequence" in groups else dataset.SharedFunctionalGroupsSequence[0]
+    mine = place.SegmentIdentificationSequence[0].ReferencedSegmentNumber == number
+    return frame if mine else np.zeros_like(frame)
+
+
+def _meant(array: np.ndarray, origins: np.ndarray, volume: Volume) -> tuple[int, np.ndarray]:
+    slices, rows, columns = np.nonzero(array)
     centre = origins[slices].mean(axis=0)
     centre = centre + rows.mean() * volume.affine[:3, 1] + columns.mean() * volume.affine[:3, 2]
     return len(slices), centre

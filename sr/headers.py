@@ -143,9 +143,12 @@ def finish(dataset: Dataset, header: Dataset, run: Run, made_by: Equipment) -> N
     encodings = ["ascii" if x == "iso8859" else x for x in convert_encodings(header.get("SpecificCharacterSet"))]
     _fit_text(dataset, encodings)
     moment = local_time(run, header)
-    library = dataset.ContributingEquipmentSequence[-1]
-    library.ContributionDateTime = DT(moment.replace(tzinfo=None))
-    dataset.ContributingEquipmentSequence[-1:] = [_contribution(run, made_by, moment), library]
+    *scanner, library = dataset.get("ContributingEquipmentSequence") or [None]
+    contributors = [*scanner, _contribution(run, made_by, moment)]
+    if library is not None:  # the last one is highdicom, where it wrote the object
+        library.ContributionDateTime = DT(moment.replace(tzinfo=None))
+        contributors.append(library)
+    dataset.ContributingEquipmentSequence = contributors
     _copy(dataset, header, INHERITED)
     for event in ("InstanceCreation", "Content", "Series"):
         setattr(dataset, f"{event}Date", DA(moment.date()))

@@ -15,10 +15,11 @@ import numpy as np
 from highdicom.sr import utils as evidence_utils
 from pydicom import Dataset
 from pydicom.sr.codedict import codes as standard
+from pydicom.uid import Comprehensive3DSRStorage
 
 from inference.findings import Analysis, Code, Finding, Mask, Measurement
 from inference.volume import Volume
-from sr import codes, headers, segmentation
+from sr import codes, frames, headers, segmentation
 from sr.run import Kind, Reference, Run, derived_uid
 
 CONTAINS = hd.sr.RelationshipTypeValues.CONTAINS
@@ -102,7 +103,11 @@ def _document(
         series_description=headers.short(description),
         is_complete=True,
         is_final=False,
-        previous_versions=[_predecessor(reference) for reference in run.predecessors] or None,
+        # Documents, not the objects beside them (PS3.3 C.17.2.3).
+        previous_versions=[
+            _predecessor(old) for old in run.predecessors if old.sop_class_uid == Comprehensive3DSRStorage
+        ]
+        or None,
     )
     # highdicom has listed the stand-in; the evidence is the images themselves.
     current, other = evidence_utils.collect_evidence(evidence, root, header.StudyInstanceUID)
@@ -113,14 +118,9 @@ def _document(
     return dataset
 
 
-def _root(
-    header: Dataset,
-    groups: Sequence[hd.sr.ContentSequence],
-    summary: Sequence[hd.sr.ContentItem],
-    made_by: headers.Equipment,
-) -> hd.sr.ContainerContentItem:
-    """Return the TID 1500 tree; highdicom's MeasurementReport cannot be without groups, and a negative one is."""
-    observer = hd.sr.ObserverContext(
+def observer(made_by: headers.Equipment) -> hd.sr.ObserverContext:
+    """Return who looked: the model, as a device (TID 1004)."""
+    return hd.sr.ObserverContext(
         observer_type=standard.DCM.Device,
         observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
             uid=made_by.device_uid,
@@ -130,6 +130,15 @@ def _root(
             serial_number=made_by.serial_number,
         ),
     )
+
+
+def _root(
+    header: Dataset,
+    groups: Sequence[hd.sr.ContentSequence],
+    summary: Sequence[hd.sr.ContentItem],
+    made_by: headers.Equipment,
+) -> hd.sr.ContainerContentItem:
+    """Return the TID 1500 tree; highdicom's MeasurementReport cannot be without groups, and a negative one is."""
     procedure = f"procedure_{header.get('Modality', '')}"
     measurements = _container(standard.DCM.ImagingMeasurements)
     for group in groups:
@@ -143,7 +152,7 @@ def _root(
     root.ContentSequence = hd.sr.ContentSequence(
         [
             *hd.sr.LanguageOfContentItemAndDescendants(codes.concept("language")),
-            *hd.sr.ObservationContext(observer_device_context=observer),
+            *hd.sr.ObservationContext(observer_device_context=observer(made_by)),
             hd.sr.CodeContentItem(
                 name=standard.DCM.ProcedureReported,
                 value=codes.concept(procedure if procedure in codes.table() else "procedure"),
@@ -159,14 +168,11 @@ def _root(
 def _region(volume: Volume, analysis: Analysis, finding: Finding, run: Run) -> hd.sr.ContentSequence:
     """Group A: the box on the image that shows the finding best. No numbers: viewers cannot import them here."""
     header, frame = volume.headers[finding.key_slice], volume.frames[finding.key_slice]
-    (_, top, left), (_, bottom, right) = finding.box
-    # SCOORD counts from the outer corner of the first pixel (PS3.3 C.18.6.1.2): one past the last is its far edge.
-    corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], float)
     group = hd.sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(finding, run),
         referenced_region=hd.sr.ImageRegion(
             graphic_type=hd.sr.GraphicTypeValues.POLYLINE,
-            graphic_data=corners,
+            graphic_data=corners(finding),
             source_image=hd.sr.SourceImageForRegion(
                 header.SOPClassUID, header.SOPInstanceUID, None if frame is None else [frame]
             ),
@@ -221,6 +227,16 @@ def label(finding: Finding) -> str:
     return f"AI: {finding.level or finding.site.meaning} {finding.code.meaning.lower()} {finding.probability:.0%}"
 
 
+def corners(finding: Finding) -> np.ndarray:
+    """Return the box as a closed line, (5, 2) of (column, row).
+
+    SCOORD and presentation states count from the outer corner of the first pixel (PS3.3 C.18.6.1.2, C.10.5.1.2): one
+    past the last is its far edge.
+    """
+    (_, top, left), (_, bottom, right) = finding.box
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], float)
+
+
 def percent(probability: float) -> float:
     """Return a probability of 0..1 in percent, with the one decimal it deserves."""
     return round(100 * probability, 1)
@@ -229,7 +245,7 @@ def percent(probability: float) -> float:
 def _sentences(volume: Volume, analysis: Analysis) -> list[str]:
     """Everything about the case that has no code: limits first, because they change how the answer is read."""
     model = analysis.model
-    lines = [model.notice, analysis.reason, *analysis.quality, segmentation.obstacle(volume)]
+    lines = [model.notice, analysis.reason, *analysis.quality, frames.obstacle(volume)]
     lines += [_in_words(finding) for finding in analysis.findings]
     if analysis.level_probabilities:
         levels = ", ".join(f"{level} {percent(p)} %" for level, p in analysis.level_probabilities.items())

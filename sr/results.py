@@ -16,43 +16,106 @@ from pydicom import Dataset
 
 from inference.findings import Analysis
 from inference.volume import Volume
-from sr import key_images, report, segmentation
+from sr import (
+    comprehensive,
+    heat_map,
+    key_images,
+    key_objects,
+    label_map,
+    pdf,
+    presentation,
+    report,
+    segmentation,
+)
 from sr.check import InvalidResult, check
 from sr.run import Kind, Reference, Result, Run, derived_uid
 
 __all__ = [
     "InvalidResult", "Kind", "Reference", "Result", "Run",
-    "derived_uid", "save", "write_not_analysed", "write_results",
+    "derived_uid", "save", "with_fallback", "write_not_analysed", "write_results",
 ]  # fmt: skip
 
 T = TypeVar("T")
 
 
 def write_results(
-    volume: Volume, analysis: Analysis, run: Run, kinds: Collection[str] = (Kind.SEG, Kind.SR)
+    volume: Volume,
+    analysis: Analysis,
+    run: Run,
+    kinds: Collection[str] = (Kind.SEG, Kind.SR),
+    refused: Callable[[InvalidResult], None] | None = None,
 ) -> tuple[Result, ...]:
     """Return the checked result objects of one analysis, in the order to send them: what is referenced comes first.
 
-    Raises InvalidResult, which names the object and the problem.
+    Raises InvalidResult, which names the object and the problem. With `refused`, only for the answer itself, which is
+    SR and SEG: any other object that cannot be made is left out, and `refused` hears why.
     """
-    kinds = {Kind(kind) for kind in kinds}
+    wanted = {Kind(kind) for kind in kinds}
     if analysis.state != "done":
         raise InvalidResult(f"{analysis.pipeline}: {analysis.state}: only write_not_analysed() may report that")
-    made: list[Result] = []
-    segments = _attempt(Kind.SEG, lambda: segmentation.write(volume, analysis, run)) if Kind.SEG in kinds else None
-    if segments is not None:
-        made.append(Result(kind=Kind.SEG, dataset=segments))
-    if Kind.SR in kinds:
-        document = _attempt(Kind.SR, lambda: report.write(volume, analysis, run, segments))
-        made.append(Result(kind=Kind.SR, dataset=document))
-    if Kind.SC in kinds:
-        images = _attempt(Kind.SC, lambda: key_images.write(volume, analysis, run))
-        made += [Result(kind=Kind.SC, dataset=image) for image in images]
-    sources = {header.SOPInstanceUID: header for header in volume.headers}
-    for result in made:
-        check(result.dataset, sources=sources, volume=volume, masks=segmentation.masks(analysis))
-        sources = sources | {result.dataset.SOPInstanceUID: result.dataset}
-    return tuple(made)
+    made = _Made(volume, analysis, run)
+    for kind in (kind for kind in Kind if kind in wanted):
+        try:
+            made.add(kind)
+        except InvalidResult as error:
+            if refused is None or kind in (Kind.SEG, Kind.SR):
+                raise
+            refused(error)
+    return tuple(made.results)
+
+
+class _Made:
+    """The objects of one analysis as they come into being: later ones refer to earlier ones."""
+
+    def __init__(self, volume: Volume, analysis: Analysis, run: Run) -> None:
+        self.volume, self.analysis, self.run = volume, analysis, run
+        self.results: list[Result] = []
+        self.sources = {header.SOPInstanceUID: header for header in volume.headers}
+
+    def add(self, kind: Kind) -> None:
+        """Make and check what there is of one kind. Raises InvalidResult and then has added nothing."""
+        datasets = [dataset for dataset in _attempt(kind, lambda: self._write(kind)) if dataset is not None]
+        known = self.sources | {old.sop_instance_uid: key_objects.stand_in(old) for old in self.run.predecessors}
+        for dataset in datasets:
+            sources = known if kind == Kind.REJECT else self.sources
+            check(dataset, sources=sources, volume=self.volume, masks=segmentation.masks(self.analysis))
+        self.results += [Result(kind=kind, dataset=dataset) for dataset in datasets]
+        self.sources = self.sources | {dataset.SOPInstanceUID: dataset for dataset in datasets}
+
+    def _write(self, kind: Kind) -> Sequence[Dataset | None]:
+        context = (self.volume, self.analysis, self.run)
+        writers: dict[Kind, Callable[[], Sequence[Dataset | None]]] = {
+            Kind.SEG: lambda: [segmentation.write(*context)],
+            Kind.LABELMAP: lambda: [label_map.write(*context)],
+            Kind.PMAP: lambda: [heat_map.write(*context)],
+            Kind.SR: lambda: [self._report()],
+            Kind.CSR: lambda: [comprehensive.write(self._report())],
+            Kind.SC: lambda: key_images.write(*context),
+            Kind.GSPS: lambda: [presentation.write(*context)],
+            Kind.PDF: lambda: [pdf.write(self._report(), self.volume.headers[0], self.analysis, self.run)],
+            Kind.KOS: lambda: [key_objects.write(*context, self._of(Kind.SEG, Kind.SR))],
+            Kind.REJECT: lambda: [key_objects.write_rejection(self.volume.headers[0], self.analysis, self.run)],
+        }
+        return writers[kind]()
+
+    def _report(self) -> Dataset:
+        """The report, which may have been made already."""
+        segments = self._of(Kind.SEG)
+        made = self._of(Kind.SR)
+        return made[0] if made else report.write(self.volume, self.analysis, self.run, *segments)
+
+    def _of(self, *kinds: Kind) -> list[Dataset]:
+        return [result.dataset for result in self.results if result.kind in kinds]
+
+
+def with_fallback(results: Sequence[Result]) -> tuple[Result, ...]:
+    """Add to every report the same as a Comprehensive SR, for destinations that refuse the newer class."""
+    older = [
+        Result(kind=Kind.CSR, dataset=comprehensive.write(result.dataset))
+        for result in results
+        if result.kind == Kind.SR and not any(other.kind == Kind.CSR for other in results)
+    ]
+    return (*results, *older)
 
 
 def write_not_analysed(

@@ -19,11 +19,28 @@ _NAMESPACE = uuid.UUID("6c1b5a0e-3a55-5f0e-9d07-1f8f5f2a6a53")
 
 
 class Kind(StrEnum):
-    """The result objects there are, as destinations ask for them."""
+    """The result objects there are, as destinations ask for them, in the order to send: what is referenced first."""
 
+    #: Segmentation, one binary segment per mask.
     SEG = "SEG"
+    #: The same segments as one label map.
+    LABELMAP = "LABELMAP"
+    #: Parametric map of where the network looked.
+    PMAP = "PMAP"
+    #: Comprehensive 3D SR.
     SR = "SR"
+    #: The same report as a Comprehensive SR, for archives that know no other.
+    CSR = "CSR"
+    #: Key images as secondary capture.
     SC = "SC"
+    #: Presentation state: boxes over the source images.
+    GSPS = "GSPS"
+    #: The report as encapsulated PDF.
+    PDF = "PDF"
+    #: Key object selection of images and results.
+    KOS = "KOS"
+    #: Key object selection that rejects the results of an earlier answer.
+    REJECT = "REJECT"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +69,7 @@ class Run:
     created: datetime
     #: Identifies this installation (0018,1002).
     device_uid: str
+    #: Every object of the earlier answers that this one supersedes.
     predecessors: tuple[Reference, ...] = ()
 
     def __post_init__(self) -> None:

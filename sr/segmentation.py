@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import highdicom as hd
 import numpy as np
 from pydicom import Dataset
@@ -11,23 +9,22 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from inference.findings import Analysis, Mask
 from inference.volume import Volume
-from sr import codes, headers
+from sr import codes, frames, headers
 from sr.run import Kind, Run, derived_uid
 
 #: Colours that stay apart on grey images, RGB; the first ones are for the most important segments.
 _COLOURS = ((230, 60, 50), (250, 180, 40), (70, 190, 90), (60, 150, 230), (170, 90, 220), (40, 200, 200))
 
+_TYPES = {
+    Kind.SEG: hd.seg.SegmentationTypeValues.BINARY,
+    Kind.LABELMAP: hd.seg.SegmentationTypeValues.LABELMAP,
+}
+_SERIES_NUMBERS = {Kind.SEG: 9001, Kind.LABELMAP: 9008}
+
 
 def masks(analysis: Analysis) -> tuple[Mask, ...]:
     """Return the masks that become segments, in order of segment number: those with a voxel in them."""
     return tuple(mask for mask in analysis.masks if mask.array.any())
-
-
-def obstacle(volume: Volume) -> str:
-    """Say why no Segmentation can be made of these images, or return nothing."""
-    if not volume.headers[0].get("FrameOfReferenceUID"):
-        return "no segmentation: the source images have no Frame of Reference"
-    return ""
 
 
 def tracking_uid(run: Run, tracking_id: str) -> str:
@@ -42,21 +39,28 @@ def write(volume: Volume, analysis: Analysis, run: Run) -> Dataset | None:
     its position from there, so tilted and unevenly rounded series keep their true geometry.
     """
     segments = masks(analysis)
-    if not segments or obstacle(volume):
+    if not segments or frames.obstacle(volume):
         return None
+    pixels = np.stack([mask.array for mask in segments], axis=-1)
+    return encode(volume, analysis, run, kind=Kind.SEG, pixels=pixels)
+
+
+def encode(volume: Volume, analysis: Analysis, run: Run, *, kind: Kind, pixels: np.ndarray) -> Dataset:
+    """Return the segments as an object of one kind: BINARY of (slices, rows, columns, segments), or LABELMAP.
+
+    The pixels of a label map are (slices, rows, columns) segment numbers, 0 outside of all.
+    """
     made_by = headers.equipment(run, analysis.model)
-    sources = [headers.image_stand_in(volume, index) for index in range(len(volume.headers))]
-    for index, source in enumerate(sources):
-        source.SOPInstanceUID = f"2.25.{index + 1}"  # frames of one file need names of their own for a moment
+    sources = frames.sources(volume)
     notice = analysis.model.notice
     dataset: Dataset = hd.seg.Segmentation(
         source_images=sources,
-        pixel_array=np.stack([mask.array for mask in segments], axis=-1),
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[_describe(n, mask, analysis, run) for n, mask in enumerate(segments, start=1)],
-        series_instance_uid=derived_uid(run, Kind.SEG, "series"),
-        series_number=9001,
-        sop_instance_uid=derived_uid(run, Kind.SEG),
+        pixel_array=pixels,
+        segmentation_type=_TYPES[kind],
+        segment_descriptions=[_describe(n, mask, analysis, run) for n, mask in enumerate(masks(analysis), start=1)],
+        series_instance_uid=derived_uid(run, kind, "series"),
+        series_number=_SERIES_NUMBERS[kind],
+        sop_instance_uid=derived_uid(run, kind),
         instance_number=1,
         manufacturer=made_by.manufacturer,
         manufacturer_model_name=made_by.model_name,
@@ -68,10 +72,10 @@ def write(volume: Volume, analysis: Analysis, run: Run) -> Dataset | None:
         transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=True,
     )
-    organization = derived_uid(run, Kind.SEG, "dimensions")
+    organization = derived_uid(run, kind, "dimensions")
     for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
         item.DimensionOrganizationUID = organization
-    _restore_references(dataset, dict(zip((x.SOPInstanceUID for x in sources), _originals(volume), strict=True)))
+    frames.restore_references(dataset, volume, sources)
     headers.finish(dataset, volume.headers[0], run, made_by)
     return dataset
 
@@ -99,32 +103,3 @@ def _describe(number: int, mask: Mask, analysis: Analysis, run: Run) -> hd.seg.S
         anatomic_regions=[codes.concept(finding.site if finding else analysis.site)] if abnormal else None,
         display_color=hd.color.CIELabColor.from_rgb(*_COLOURS[(number - 1) % len(_COLOURS)]),
     )
-
-
-def _originals(volume: Volume) -> Sequence[tuple[Dataset, int | None]]:
-    return list(zip(volume.headers, volume.frames, strict=True))
-
-
-def _restore_references(dataset: Dataset, originals: Mapping[str, tuple[Dataset, int | None]]) -> None:
-    """Turn references to stand-ins into references to the real images, and to frames where frames are meant."""
-    for groups in dataset.PerFrameFunctionalGroupsSequence:
-        for derivation in groups.DerivationImageSequence:
-            for item in derivation.SourceImageSequence:
-                _point(item, originals, with_frame=True)
-    for parent in (dataset, *dataset.ReferencedSeriesSequence):
-        for keyword in {"SourceImageSequence", "ReferencedInstanceSequence"} & {x.keyword for x in parent}:
-            for item in parent[keyword].value:
-                _point(item, originals)
-            # The frames of one file are one instance.
-            unique = {item.ReferencedSOPInstanceUID: item for item in parent[keyword].value}
-            parent[keyword].value = list(unique.values())
-
-
-def _point(item: Dataset, originals: Mapping[str, tuple[Dataset, int | None]], *, with_frame: bool = False) -> None:
-    if item.ReferencedSOPInstanceUID not in originals:
-        return  # highdicom shares items between sequences: this one is done
-    header, frame = originals[item.ReferencedSOPInstanceUID]
-    item.ReferencedSOPClassUID = header.SOPClassUID
-    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
-    if with_frame and frame is not None:
-        item.ReferencedFrameNumber = frame

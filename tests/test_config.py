@@ -91,3 +91,21 @@ def test_a_mistake_is_named_with_file_key_and_value(tmp_path, text, named):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"gone\.toml: No such file"):
         load(tmp_path / "gone.toml")
+
+
+def test_every_kind_of_result_can_be_asked_for():
+    from typing import get_args
+
+    from dicomnode.config import ResultKind
+    from sr.run import Kind
+
+    assert [kind.lower() for kind in Kind] == list(get_args(ResultKind))
+
+
+def test_what_is_made_is_what_destinations_want():
+    tables = [{"name": name, "ae_title": "A", "host": "h", "port": 1, "results": results}
+              for name, results in (("one", ["sr", "kos"]), ("two", ["sr"]))]  # fmt: skip
+    assert Config(destination=tables).result_kinds == ("kos", "sr")
+    assert Config().result_kinds == ("seg", "sr", "sc")
+    assert Config(destination=tables).wants("kos")
+    assert not Config(destination=tables).wants("seg")

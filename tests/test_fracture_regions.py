@@ -77,6 +77,17 @@ def test_slices_that_are_not_suspicious_are_not_looked_at():
     assert [region.key_slice for region in found] == [5]
 
 
+def test_the_heat_of_each_slice_that_was_looked_at_is_kept_and_highest_where_the_network_looked():
+    where = scene((1, 16, 24), (5, 40, 8))
+    find(Spotlight(), where, suspicious(1, 5), probability(s1=0.9, s5=0.8), settings())
+    assert where.heat.dtype == np.float32
+    assert [s for s in range(SHAPE[0]) if where.heat[s].any()] == [1, 5]
+    for s, row, column in ((1, 16, 24), (5, 40, 8)):
+        assert where.heat[s].max() == pytest.approx(1)
+        hottest = np.unravel_index(where.heat[s].argmax(), SHAPE[1:])
+        assert row <= hottest[0] < row + 8 and column <= hottest[1] < column + 8
+
+
 def test_only_so_many_regions_are_kept():
     where = scene((0, 16, 24), (2, 16, 24), (4, 16, 24), (6, 16, 24))
     scores = probability(s0=0.6, s2=0.9, s4=0.7, s6=0.8)

@@ -1,5 +1,6 @@
 """What a result says about patient, study, time and equipment."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 
@@ -8,7 +9,7 @@ import pydicom
 import pytest
 
 from sr import headers
-from sr.results import write_not_analysed, write_results
+from sr.results import Kind, write_not_analysed, write_results
 from tests.sources import (
     MODEL,
     SAGITTAL,
@@ -64,8 +65,18 @@ def test_images_keep_the_name_as_well_as_reports():
     patient = {"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": NAMES["japanese"][1]}
     sources = [received(header) for header in ct_headers(patient=patient)]
     volume = volume_of(sources)
-    for result in write_results(volume, analysis_of(volume), run_for(sources), ("SEG", "SR", "SC")):
+    for result in write_results(volume, analysis_of(volume), run_for(sources), list(Kind)):
         assert raw(result.dataset, "PatientName") == raw(ct_headers(1, patient=patient)[0], "PatientName")
+
+
+def test_no_object_of_any_kind_invents_what_the_source_lacks():
+    sources = ct_headers(patient=dict.fromkeys(headers.TYPE_2))
+    volume = volume_of(sources)
+    analysis = replace(analysis_of(volume), heat_map=np.zeros(volume.array.shape, np.float32))
+    made = write_results(volume, analysis, run_for(sources), list(Kind))
+    assert {result.kind for result in made} == set(Kind) - {Kind.REJECT}
+    for result in made:
+        assert all(keyword in result.dataset and not result.dataset.get(keyword) for keyword in headers.TYPE_2)
 
 
 def test_missing_identifying_attributes_stay_empty_and_are_not_invented():

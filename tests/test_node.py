@@ -15,6 +15,7 @@ from dicomnode.network.archive import Archive
 from dicomnode.network.listen import Listener
 from dicomnode.node import Node
 from dicomnode.process import read_studies
+from dicomnode.report import stored_document
 from dicomnode.roles import build
 from dicomnode.spool import Spool
 from inference.findings import Analysis, Code, Finding, Mask, ModelIdentity
@@ -141,7 +142,7 @@ def test_a_step_done_twice_writes_the_same_bytes_under_the_same_uids(hospital, t
         assert hospital.infer()
         contents.append({p.name: p.read_bytes() for p in (hospital.node.spool.results_folder(uid)).iterdir()})
     assert contents[0] == contents[1]
-    assert len(contents[0]) == 3
+    assert len(contents[0]) == 4  # with the report in the older class, should a destination want it
 
 
 def test_a_model_that_fails_is_tried_twice_and_then_a_report_says_so_without_quoting_the_input(hospital, tmp_path):
@@ -247,6 +248,79 @@ def test_a_destination_that_does_not_take_a_class_fails_that_delivery_and_gets_t
     assert len(hospital.reports()) == 1
     assert hospital.row(uid)["state"] == "failed"
     assert "SEG: ARCHIVE does not accept Segmentation Storage" in hospital.row(uid)["reason"]
+
+
+def test_a_destination_that_knows_only_the_older_report_gets_that_and_the_delivery_is_done(tmp_path):
+    from pynetdicom import build_context
+    from pynetdicom.sop_class import ComprehensiveSRStorage
+
+    hospital = Hospital(tmp_path)
+    port = hospital.listener.port
+    hospital.go_offline()
+    older = Listener(hospital.archive, host="127.0.0.1", port=port, contexts=[build_context(ComprehensiveSRStorage)])
+    uid = hospital.receive(neck(tmp_path))
+    hospital.assemble(uid)
+    hospital.infer()
+    only_sr = hospital.node.config.destination[0].model_copy(update={"results": ("sr",)})
+    node.deliver(hospital.node, hospital.node.ledger.lease("deliver", "s"), only_sr)
+    older.stop()
+    assert [name for name, _ in hospital.archive.stored.values()] == ["Comprehensive SR Storage"]
+    assert hospital.row(uid)["state"] == "done"
+    shown = stored_document(hospital.node.ledger, uid)["results"]
+    assert [result["kind"] for result in shown] == ["SEG", "SR", "SC"], "the twin of the report is no other result"
+
+
+def test_an_object_that_cannot_be_made_is_named_and_the_others_go_out(hospital, tmp_path):
+    destination = hospital.node.config.destination[0].model_copy(update={"results": ("sr", "labelmap")})
+    hospital.node = replace(
+        build(hospital.node.config.model_copy(update={"destination": (destination,)})), load=hospital.node.load
+    )
+
+    def overlapping(volume):
+        found = analysis(volume)
+        return replace(found, masks=(*found.masks, replace(found.masks[0], label="hidden", tracking_id=None)))
+
+    hospital.model = overlapping
+    uid = hospital.receive(neck(tmp_path))
+    hospital.assemble(uid)
+    assert hospital.infer() and hospital.deliver()
+    assert hospital.row(uid)["state"] == "done"
+    assert [name for name, _ in hospital.archive.stored.values()] == ["Comprehensive 3D SR Storage"]
+    [refused] = stored_document(hospital.node.ledger, uid)["analyses"][0]["refused"]
+    assert "segment 2 (hidden) lies wholly under others" in refused
+
+
+def test_an_object_with_too_many_frames_is_kept_from_the_destination_that_says_so(hospital, tmp_path):
+    few = hospital.node.config.destination[0].model_copy(update={"max_frames": 2})
+    uid = hospital.receive(neck(tmp_path))
+    hospital.assemble(uid)
+    hospital.infer()
+    node.deliver(hospital.node, hospital.node.ledger.lease("deliver", "s"), few)
+    assert sorted(name for name, _ in hospital.archive.stored.values()) == [
+        "Comprehensive 3D SR Storage",
+        "Secondary Capture Image Storage",
+    ]
+    [delivery] = [t for t in hospital.node.ledger.rows(schema.task, study_uid=uid) if t["kind"] == "deliver"]
+    assert delivery["state"] == "done"
+    assert delivery["reason"] == "SEG not sent: it has 3 frames, more than max_frames = 2"
+
+
+def test_a_newer_answer_rejects_every_object_of_the_older_where_that_is_wanted(hospital, tmp_path):
+    destination = hospital.node.config.destination[0].model_copy(update={"results": ("seg", "sr", "reject")})
+    config = hospital.node.config.model_copy(update={"destination": (destination,)})
+    hospital.node = replace(build(config), load=hospital.node.load)
+    files = neck(tmp_path)
+    uid = hospital.receive(files[:-1])
+    hospital.assemble(uid)
+    assert hospital.infer() and hospital.deliver()
+    sent = set(hospital.archive.stored)
+    hospital.receive(files)
+    hospital.assemble(uid)
+    assert hospital.infer() and hospital.deliver()
+    [note] = [path for name, path in hospital.archive.stored.values() if "Key Object" in name]
+    items = [x for x in pydicom.dcmread(note).ContentSequence if "ReferencedSOPSequence" in x]
+    rejected = {item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for item in items}
+    assert sent <= rejected
 
 
 def test_an_answer_that_was_replaced_before_it_was_sent_is_not_sent(hospital, tmp_path):

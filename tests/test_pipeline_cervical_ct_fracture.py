@@ -67,6 +67,8 @@ def test_a_positive_case_has_findings_with_masks_on_the_volume(tmp_path):
         assert mask.array[finding.key_slice].any()
         volume_cm3 = mask.array.sum() * 2.0 * 0.7 * 0.7 / 1000
         assert finding.measurements[0].value == pytest.approx(volume_cm3, abs=6e-4)
+    assert analysis.heat_map.shape == volume.array.shape
+    assert not analysis.heat_map[np.array(analysis.slice_probabilities) < 0.5].any()
 
 
 def test_a_negative_case_has_no_findings_whatever_its_slices_say(tmp_path):
@@ -74,6 +76,7 @@ def test_a_negative_case_has_no_findings_whatever_its_slices_say(tmp_path):
     assert (analysis.state, analysis.positive) == ("done", False)
     assert analysis.case_probability < 0.5 < min(analysis.slice_probabilities)
     assert analysis.findings == analysis.masks == ()
+    assert analysis.heat_map is None
 
 
 def test_a_positive_case_without_a_suspicious_slice_shows_its_most_suspicious_one(tmp_path):
@@ -133,6 +136,7 @@ def test_the_way_the_patient_lies_does_not_change_the_answer(axes, tmp_path):
     assert len(other.masks) == len(straight.masks)
     for mask, expected in zip(other.masks, straight.masks, strict=True):
         assert np.array_equal(np.flip(mask.array, axes), expected.array)
+    assert np.allclose(np.flip(other.heat_map, axes), straight.heat_map, atol=1e-4)
 
 
 def test_the_same_volume_gets_the_same_answer_twice(tmp_path):

@@ -77,8 +77,8 @@ def test_what_is_referenced_is_sent_first():
 def test_only_what_was_asked_for_is_made():
     assert [result.kind for result in results(("SR",))] == ["SR"]
     assert [result.kind for result in results(("SEG",))] == ["SEG"]
-    with pytest.raises(ValueError, match="GSPS"):
-        results(("GSPS",))
+    with pytest.raises(ValueError, match="RTSTRUCT"):
+        results(("RTSTRUCT",))
 
 
 def test_every_object_has_a_series_of_its_own_in_the_study_of_the_images():

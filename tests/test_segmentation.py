@@ -167,3 +167,24 @@ def test_without_a_frame_of_reference_the_report_says_why_there_is_no_segmentati
     (only,) = write_results(volume, analysis_of(volume), run_for(headers))
     assert only.kind == "SR"
     assert any("Frame of Reference" in x.get("TextValue", "") for x in only.dataset.ContentSequence[-1].ContentSequence)
+
+
+def test_more_than_one_frame_of_reference_is_a_reason_for_no_segmentation_too():
+    headers = ct_headers()
+    headers[5].FrameOfReferenceUID = "1.2.3"
+    volume = volume_of(headers)
+    (only,) = write_results(volume, analysis_of(volume), run_for(headers))
+    assert only.kind == "SR"
+    texts = [x.get("TextValue", "") for x in only.dataset.ContentSequence[-1].ContentSequence]
+    assert any("more than one Frame of Reference" in text for text in texts)
+
+
+def test_hundreds_of_frames_are_one_object():
+    headers = ct_headers(420, rows=16, columns=16)
+    volume = volume_of(headers)
+    array = np.zeros(volume.array.shape, bool)
+    array[:, 3:9, 2:7] = True
+    analysis = analysis_of(volume, masks=False)
+    mask = Mask(label="column", array=array, kind=Code(scheme="SCT", value="36978003", meaning="C5 vertebra"))
+    (segments,) = write_results(volume, replace(analysis, masks=(mask,)), run_for(headers), ("SEG",))
+    assert segments.dataset.NumberOfFrames == 420

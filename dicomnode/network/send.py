@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pydicom
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -47,6 +48,8 @@ class Outcome:
     problem: str = ""
     #: Whether the same file may be taken later.
     transient: bool = False
+    #: Whether the peer does not take this SOP class at all.
+    unsupported: bool = False
 
 
 def connect(address: Address, contexts: Sequence[PresentationContext], *, calling_ae: str) -> Association:
@@ -88,13 +91,20 @@ def _keep_rejection(event: evt.Event, rejections: list[A_ASSOCIATE_RJ]) -> None:
 
 
 def send(
-    paths: Iterable[Path], address: Address, *, calling_ae: str, progress: Callable[[Outcome], None] = lambda _: None
+    paths: Sequence[Path],
+    address: Address,
+    *,
+    calling_ae: str,
+    instead: Mapping[Path, Path] = MappingProxyType({}),
+    progress: Callable[[Outcome], None] = lambda _: None,
 ) -> list[Outcome]:
     """Send files and return their outcomes in the same order; a file that is refused does not stop the others.
 
-    Raises Transient if no association can be opened or it breaks off.
+    `instead` names the file to send in place of one whose SOP class the peer does not accept. Raises Transient if no
+    association can be opened or it breaks off.
     """
-    files, done = _look_into(paths)
+    # What may be sent instead is offered in the same association.
+    files, done = _look_into([*paths, *instead.values()])
     for outcome in done.values():
         progress(outcome)
     kinds = list(dict.fromkeys(kind for _, kind in files.values()))
@@ -104,13 +114,15 @@ def send(
         association = connect(address, contexts, calling_ae=calling_ae)
         try:
             for position, (path, kind) in files.items():
-                if kind in group:
+                if kind in group and position < len(paths):
                     done[position] = _store(association, path, address)
+                    if done[position].unsupported and path in instead:
+                        done[position] = replace(_store(association, instead[path], address), path=path)
                     progress(done[position])
         finally:
             if association.is_established:
                 association.release()
-    return [done[position] for position in sorted(done)]
+    return [done[position] for position in range(len(paths))]
 
 
 def _look_into(paths: Iterable[Path]) -> tuple[dict[int, tuple[Path, tuple[str, str]]], dict[int, Outcome]]:
@@ -139,7 +151,7 @@ def _store(association: Association, path: Path, address: Address) -> Outcome:
         reply = association.send_c_store(dataset)
     except ValueError:  # pynetdicom: no accepted presentation context fits the data set
         name = dataset.SOPClassUID.name
-        return Outcome(path=path, sop_uid=uid, problem=f"{address.ae_title} does not accept {name}")
+        return Outcome(path=path, sop_uid=uid, problem=f"{address.ae_title} does not accept {name}", unsupported=True)
     except RuntimeError as error:
         raise Transient(f"the association with {address} broke off") from error
     if "Status" not in reply:

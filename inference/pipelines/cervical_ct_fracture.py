@@ -171,9 +171,11 @@ def _analyse(model: _Model, volume: Volume) -> Analysis:
     answers = _answers(model, volume, axial, scores)
     scored = time.perf_counter()
     shown: list[tuple[Shown, Answer]] = []
+    heat = None
     if answers.case >= answers.threshold:
         scene = fracture_regions.Scene(axial.array, hu, crop, volume.spacing[1], volume.voxel_mm3)
         shown = _shown_levels(model, scene, answers) if answers.levels else _shown_slices(model, scene, answers)
+        heat = np.flip(scene.heat, axial.flipped)
     timings = {
         "preprocess": prepared - start,
         "slices": sliced - prepared,
@@ -189,7 +191,7 @@ def _analyse(model: _Model, volume: Volume) -> Analysis:
         *(() if answers.levels or model.levels is None else (SLICES_ALONE,)),
         *_indeterminate(answers.case, answers.zone),
     )
-    return _analysis(model, volume, answers, shown, remarks, timings)
+    return replace(_analysis(model, volume, answers, shown, remarks, timings), heat_map=heat)
 
 
 def _answers(model: _Model, volume: Volume, axial: Axial, scores: Scores) -> _Answers:

@@ -67,6 +67,7 @@ class Node:
         quiet_seconds: float = 0.5,
         allow: Sequence[str] = ("*",),
         port: int | None = None,
+        results: Sequence[str] = ("seg", "sr", "sc"),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.address = local("DICOMNODE", port or free_port())
@@ -78,7 +79,8 @@ class Node:
             "[web]\nport = 0",
             *(f'[[sender]]\nae_title = "{s.ae_title}"\nhost = "{s.host}"\nport = {s.port}' for s in senders),
             *(
-                f'[[destination]]\nname = "{name}"\nae_title = "{d.ae_title}"\nhost = "{d.host}"\nport = {d.port}'
+                f'[[destination]]\nname = "{name}"\nae_title = "{d.ae_title}"\nhost = "{d.host}"\nport = {d.port}\n'
+                f"results = {json.dumps(list(results))}"
                 for name, d in (destinations or {}).items()
             ),
         ]
@@ -219,9 +221,10 @@ class Orthanc:
         """Modality and number of instances of every series."""
         return sorted((s["MainDicomTags"]["Modality"], len(s["Instances"])) for s in self.get("/series?expand"))
 
-    def instances(self, modality: str) -> list[str]:
-        """Orthanc's identifiers of the instances in all series of a modality."""
-        found = [s["Instances"] for s in self.get("/series?expand") if s["MainDicomTags"]["Modality"] == modality]
+    def instances(self, modality: str | None = None) -> list[str]:
+        """Orthanc's identifiers of the instances in all series, or in those of a modality."""
+        series = self.get("/series?expand")
+        found = [s["Instances"] for s in series if modality in (None, s["MainDicomTags"]["Modality"])]
         return [instance for part in found for instance in part]
 
     def save(self, instance: str, path: Path) -> Path:

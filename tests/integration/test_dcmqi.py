@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from tests.sources import (
     volume_of,
 )
 
-TOOLS = ("segimage2itkimage", "tid1500reader")
+TOOLS = ("segimage2itkimage", "tid1500reader", "paramap2itkimage")
 
 pytestmark = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in TOOLS), reason="dcmqi (a second opinion, from PyPI) is not on the PATH"
@@ -45,10 +46,50 @@ def sorted_rows(points: np.ndarray) -> np.ndarray:
     return points[np.lexsort(points.round(2).T)]
 
 
-@pytest.mark.parametrize("source", ["single-frame", "enhanced"])
-@pytest.mark.parametrize(
+ORIENTATIONS = pytest.mark.parametrize(
     "orientation", [AXIAL, SAGITTAL, OBLIQUE, FEET_FIRST], ids=["axial", "sagittal", "oblique", "feet-first"]
 )
+
+
+def read_maps(path, folder) -> list[np.ndarray]:
+    """Return the sorted points of every segment that dcmqi finds, by number."""
+    run("segimage2itkimage", "--inputDICOM", path, "--outputDirectory", folder, "-t", "nrrd")
+    files = sorted(folder.glob("*.nrrd"), key=lambda file: int(file.stem))
+    return [points_of(SimpleITK.ReadImage(str(file))) for file in files]
+
+
+def meant(volume, mask: np.ndarray) -> np.ndarray:
+    return sorted_rows(np.argwhere(mask) @ volume.affine[:3, :3].T + volume.affine[:3, 3])
+
+
+@ORIENTATIONS
+def test_every_voxel_of_a_label_map_is_at_its_point(orientation, tmp_path):
+    volume = volume_of(ct_headers(orientation=orientation))
+    analysis = analysis_of(volume)
+    (label_map,) = write_results(volume, analysis, run_for(volume.headers), ("LABELMAP",))
+    save(label_map, tmp_path / "labels.dcm")
+    found = read_maps(tmp_path / "labels.dcm", tmp_path)
+    expected = meant(volume, analysis.masks[0].array)
+    assert any(len(one) == len(expected) and np.allclose(one, expected, atol=0.01) for one in found)
+
+
+@ORIENTATIONS
+def test_every_value_of_a_heat_map_is_at_its_point(orientation, tmp_path):
+    volume = volume_of(ct_headers(orientation=orientation))
+    heat = np.random.default_rng(3).random(volume.array.shape).astype(np.float32)
+    analysis = replace(analysis_of(volume), heat_map=heat)
+    (made,) = write_results(volume, analysis, run_for(volume.headers), ("PMAP",))
+    save(made, tmp_path / "map.dcm")
+    run("paramap2itkimage", "--inputDICOM", tmp_path / "map.dcm", "--outputDirectory", tmp_path, "-t", "nrrd")
+    (file,) = tmp_path.glob("*.nrrd")
+    image = SimpleITK.ReadImage(str(file))
+    for index in ((0, 0, 0), (4, 11, 13), (11, 39, 47)):
+        point = volume.affine[:3] @ (*index, 1.0)
+        assert image[image.TransformPhysicalPointToIndex(point.tolist())] == pytest.approx(heat[index])
+
+
+@pytest.mark.parametrize("source", ["single-frame", "enhanced"])
+@ORIENTATIONS
 def test_every_voxel_is_at_its_point(orientation, source, tmp_path):
     headers = ct_headers(orientation=orientation)
     volume = volume_of(headers) if source == "single-frame" else enhanced_volume(headers, range(11, -1, -1))
@@ -60,6 +101,30 @@ def test_every_voxel_is_at_its_point(orientation, source, tmp_path):
     index = np.argwhere(analysis.masks[0].array)
     expected = sorted_rows(index @ volume.affine[:3, :3].T + volume.affine[:3, 3])
     assert np.allclose(found, expected, atol=0.01)
+
+
+def test_masks_with_a_gap_between_their_slices_keep_it(tmp_path):
+    volume = volume_of(ct_headers())
+    analysis = analysis_of(volume)
+    array = np.zeros(volume.array.shape, bool)
+    array[[1, 2, 7, 10], 4:9, 5:20] = True
+    analysis = replace(analysis, masks=(replace(analysis.masks[0], array=array),))
+    (segments,) = write_results(volume, analysis, run_for(volume.headers), ("SEG",))
+    save(segments, tmp_path / "seg.dcm")
+    (found,) = read_maps(tmp_path / "seg.dcm", tmp_path)
+    assert np.allclose(found, meant(volume, array), atol=0.01)
+
+
+def test_overlapping_segments_are_read_apart(tmp_path):
+    volume = volume_of(ct_headers())
+    analysis = analysis_of(volume)
+    whole = np.zeros(volume.array.shape, bool)
+    whole[2:9, 5:30, 5:40] = True
+    masks = (*analysis.masks, replace(analysis.masks[0], array=whole, tracking_id=None, label="vertebra"))
+    (segments,) = write_results(volume, replace(analysis, masks=masks), run_for(volume.headers), ("SEG",))
+    save(segments, tmp_path / "seg.dcm")
+    for found, mask in zip(read_maps(tmp_path / "seg.dcm", tmp_path), masks, strict=True):
+        assert np.allclose(found, meant(volume, mask.array), atol=0.01)
 
 
 def test_the_report_can_be_read(tmp_path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from tempfile import mkdtemp
 
 import pydicom
 import pytest
+from pydicom.uid import Comprehensive3DSRStorage
 
 from dicomnode.ledger import Ledger
 from inference.phantom.studies import write_studies
@@ -19,6 +21,8 @@ from tests.integration.validators import dciodvfy, sr_validator
 
 REAL_CT = Path(__file__).resolve().parents[3] / "shared" / "data" / "ct-philips-study"
 RESULTS = {"SEG": 1, "SR": 1, "OT": 1}
+#: All that Debian's Orthanc accepts: it has not heard of label maps.
+KINDS = ("seg", "sr", "sc", "csr", "gsps", "kos", "pdf", "pmap", "reject")
 
 
 @cache
@@ -36,12 +40,15 @@ def uid_of(path: Path) -> str:
 
 
 @contextmanager
-def hospital(folder: Path, *, asks: bool = False, routes: bool = True) -> Iterator[tuple[Orthanc, Node]]:
+def hospital(
+    folder: Path, *, asks: bool = False, routes: bool = True, results: Sequence[str] = ("seg", "sr", "sc")
+) -> Iterator[tuple[Orthanc, Node]]:
     """A PACS and a node that know each other; with `asks` the node may ask the PACS for its count."""
     port = free_port()
     with orthanc(folder / "pacs", routes_to=local("DICOMNODE", port) if routes else None) as pacs:
         senders = [pacs.address] if asks else []
-        with running(Node(folder / "node", port=port, destinations={"pacs": pacs.address}, senders=senders)) as node:
+        node = Node(folder / "node", port=port, destinations={"pacs": pacs.address}, senders=senders, results=results)
+        with running(node):
             yield pacs, node
 
 
@@ -96,7 +103,7 @@ def test_a_routed_study_comes_back_with_valid_results_and_is_not_analysed_again_
 def test_images_that_come_after_the_answer_give_a_new_one_that_names_the_old(tmp_path):
     late, early = phantom()[60:64], phantom()[:60] + phantom()[64:]
     uid = uid_of(phantom()[0])
-    with hospital(tmp_path, routes=False) as (pacs, node):
+    with hospital(tmp_path, routes=False, results=KINDS) as (pacs, node):
         send_all(early, node.address)
         first = node.answer(uid)
         assert first["state"] == "not_applicable"
@@ -105,7 +112,20 @@ def test_images_that_come_after_the_answer_give_a_new_one_that_names_the_old(tmp
         wait_for("the second answer", lambda: settled(node.ledger, uid, len(first["history"]) + 4))
         second = node.study(uid)
         assert second["state"] == "done"
-        reports = [pydicom.dcmread(pacs.save(i, tmp_path / f"{i}.dcm")) for i in pacs.instances("SR")]
+        stored = [pydicom.dcmread(pacs.save(i, tmp_path / f"{i}.dcm")) for i in pacs.instances()]
+    assert Counter(one.SOPClassUID.name.removesuffix(" Storage") for one in stored) == {
+        "Comprehensive 3D SR": 2,
+        "Comprehensive SR": 2,
+        "Segmentation": 1,
+        "Secondary Capture Image": 1,
+        "Grayscale Softcopy Presentation State": 1,
+        "Key Object Selection Document": 2,
+        "Parametric Map": 1,
+        "Encapsulated PDF": 1,
+    }
+    for one in stored:
+        assert dciodvfy(Path(one.filename)) == [], one.SOPClassUID.name
+    reports = [one for one in stored if one.SOPClassUID == Comprehensive3DSRStorage]
     old = [r["sop_uid"] for r in first["results"] if r["kind"] == "SR"]
     assert len(reports) == 2
     assert set(old) <= set(second["superseded"])

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sr.results import Kind, Reference, Result, save, write_not_analysed, write_results
-from tests.integration.validators import dciodvfy, dcmtk_sr, sr_validator
+from tests.integration.validators import dciodvfy, dcmpschk, dcmtk_sr, sr_validator
 from tests.sources import OBLIQUE, analysis_of, ct_headers, enhanced_volume, run_for, volume_of
 
 ALL = (Kind.SEG, Kind.SR, Kind.SC)
+#: dicom3tools does not know the class of label maps: dcmqi reads them instead.
+KNOWN = tuple(kind for kind in Kind if kind != Kind.LABELMAP)
+DOCUMENTS = (Kind.SR, Kind.CSR, Kind.KOS, Kind.REJECT)
 
 
 def positive() -> tuple[Result, ...]:
@@ -80,6 +85,25 @@ def failed() -> tuple[Result, ...]:
     return (write_not_analysed(headers, outcome="failed", reason="out of memory", looked_at=(), run=run_for(headers)),)
 
 
+def everything(*, enhanced: bool = False) -> tuple[Result, ...]:
+    """Every kind there is, a superseded answer included."""
+    headers = ct_headers(patient={"RescaleSlope": 1, "RescaleIntercept": -1024, "RescaleType": "HU"})
+    volume = enhanced_volume(headers, order=range(len(headers) - 1, -1, -1)) if enhanced else volume_of(headers)
+    heat = np.linspace(0, 1, volume.array.size, dtype=np.float32).reshape(volume.array.shape)
+    old = tuple(
+        Reference(sop_class_uid=f"1.2.840.10008.5.1.4.1.1.{sop_class}", sop_instance_uid=f"2.25.{n}",
+                  series_uid=f"2.25.1{n}", study_uid=headers[0].StudyInstanceUID)
+        for n, sop_class in enumerate(("66.4", "88.34"), start=1)
+    )  # fmt: skip
+    analysis = replace(analysis_of(volume), heat_map=heat)
+    return write_results(volume, analysis, run_for(volume.headers, predecessors=old), tuple(Kind))
+
+
+def everything_of_frames() -> tuple[Result, ...]:
+    return everything(enhanced=True)
+
+
+EVERYTHING = [everything, everything_of_frames]
 SITUATIONS = [
     positive, two_findings, without_masks, negative, enhanced, japanese_patient, superseding, not_applicable, failed,
 ]  # fmt: skip
@@ -90,7 +114,7 @@ def made(situation):
     return situation()
 
 
-def files(situation, folder: Path, kinds=ALL) -> list[Path]:
+def files(situation, folder: Path, kinds=KNOWN) -> list[Path]:
     """Save the objects of a situation and return where they lie."""
     paths = []
     for number, result in enumerate(made(situation)):
@@ -101,7 +125,7 @@ def files(situation, folder: Path, kinds=ALL) -> list[Path]:
     return paths
 
 
-@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("situation", [*EVERYTHING, *SITUATIONS], ids=lambda f: f.__name__)
 def test_dciodvfy_accepts_every_object(situation, tmp_path):
     for path in files(situation, tmp_path):
         assert dciodvfy(path) == [], path.name
@@ -113,10 +137,29 @@ def test_pixelmed_accepts_every_report(situation, tmp_path):
         assert sr_validator(path) == [], path.name
 
 
-@pytest.mark.parametrize("situation", SITUATIONS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("kind", [Kind.KOS, Kind.REJECT])
+def test_pixelmed_accepts_key_objects(kind, tmp_path):
+    (path,) = files(everything, tmp_path, kinds=(kind,))
+    assert sr_validator(path) == []
+
+
+@pytest.mark.parametrize("situation", [*EVERYTHING, *SITUATIONS], ids=lambda f: f.__name__)
 def test_dcmtk_reads_every_report(situation, tmp_path):
-    for path in files(situation, tmp_path, kinds=(Kind.SR,)):
+    for path in files(situation, tmp_path, kinds=DOCUMENTS):
         assert dcmtk_sr(path) == [], path.name
+
+
+@pytest.mark.parametrize("situation", EVERYTHING, ids=lambda f: f.__name__)
+def test_dcmtk_accepts_the_presentation_state(situation, tmp_path):
+    (path,) = files(situation, tmp_path, kinds=(Kind.GSPS,))
+    assert dcmpschk(path) == []
+
+
+def test_dcmtk_notices_a_presentation_state_without_its_images(tmp_path):
+    state = deepcopy(next(x for x in made(everything) if x.kind == Kind.GSPS))
+    del state.dataset.ReferencedSeriesSequence
+    save(state, path := tmp_path / "broken.dcm")
+    assert dcmpschk(path)
 
 
 def test_dciodvfy_notices_a_missing_attribute(tmp_path):

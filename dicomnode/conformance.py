@@ -1,0 +1,213 @@
+"""The DICOM conformance statement (PS3.2) of one configuration, as Markdown."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from pydicom import uid
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
+
+from dicomnode.config import Config, Destination, ResultKind
+from dicomnode.network import association, find, listen, send, wire
+from dicomnode.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
+
+
+class Made(NamedTuple):
+    """An information object that the node creates."""
+
+    name: str
+    sop_class: str
+    modality: str
+    when: str
+
+
+OBJECTS: dict[ResultKind, Made] = {
+    "seg": Made("Segmentation (BINARY)", uid.SegmentationStorage, "SEG", "there is a mask"),
+    "labelmap": Made("Label Map Segmentation", "1.2.840.10008.5.1.4.1.1.66.7", "SEG", "there is a mask"),
+    "pmap": Made("Parametric Map", uid.ParametricMapStorage, "OT", "the pipeline says where it looked"),
+    "sr": Made("Comprehensive 3D SR (TID 1500)", uid.Comprehensive3DSRStorage, "SR", "always"),
+    "csr": Made("Comprehensive SR (TID 1500)", uid.ComprehensiveSRStorage, "SR", "always"),
+    "sc": Made("Secondary Capture Image (RGB)", uid.SecondaryCaptureImageStorage, "OT", "for each finding"),
+    "gsps": Made(
+        "Grayscale Softcopy Presentation State", uid.GrayscaleSoftcopyPresentationStateStorage, "PR", "with findings"
+    ),
+    "pdf": Made("Encapsulated PDF", uid.EncapsulatedPDFStorage, "DOC", "after an analysis"),
+    "kos": Made("Key Object Selection, Of Interest", uid.KeyObjectSelectionDocumentStorage, "KO", "with findings"),
+    "reject": Made(
+        "Key Object Selection, Rejected for Quality Reasons", uid.KeyObjectSelectionDocumentStorage, "KO",
+        "an earlier answer is superseded",
+    ),
+}  # fmt: skip
+
+
+def statement(config: Config) -> str:
+    """Return the whole statement; the same configuration and version give the same text."""
+    sections = (_overview, _provided, _used, _networking, _media, _objects, _character_sets, _security)
+    return "\n".join(line for section in sections for line in (*section(config), "")).rstrip() + "\n"
+
+
+def _overview(config: Config) -> Iterator[str]:
+    yield "# DICOM conformance statement"
+    yield ""
+    yield (
+        f"dicomnode {importlib.metadata.version('dicomnode-spine')}, AE title `{config.receive.ae_title}`. Written by "
+        "`dicomnode conformance` from the configuration in force; the structure is that of PS3.2 Annex N."
+    )
+    yield ""
+    yield (
+        "The node receives images by C-STORE, decides when a study is complete, analyses it, and sends result objects "
+        "by C-STORE. It may ask a sender by C-FIND how many instances a study has. Research use only."
+    )
+
+
+def _provided(config: Config) -> Iterator[str]:
+    yield "## Services provided (SCP)"
+    yield ""
+    yield from _table(
+        ("SOP class", "Transfer syntaxes"),
+        [
+            (f"Verification `{Verification}`", "Implicit VR Little Endian, Explicit VR Little Endian"),
+            (f"{len(listen.storage_contexts()) - 1} Storage SOP classes, listed below", _syntaxes()),
+        ],
+    )
+    yield ""
+    yield (
+        "Storage is level 2 (full): data sets are kept byte for byte as received, in the transfer syntax received, and "
+        "success is answered after they are on the disk. Extended negotiation, C-FIND, C-MOVE, C-GET, storage "
+        "commitment and MPPS are not supported as SCP. Statuses and rejections: docs/operations.md."
+    )
+    yield ""
+    names = sorted(_name(str(context.abstract_syntax)) for context in listen.storage_contexts()[1:])
+    yield "Storage SOP classes accepted: " + "; ".join(names) + "."
+
+
+def _syntaxes() -> str:
+    return ", ".join(_name(syntax) for syntax in listen.TRANSFER_SYNTAXES)
+
+
+def _used(config: Config) -> Iterator[str]:
+    yield "## Services used (SCU)"
+    yield ""
+    if not config.destination:
+        yield "No destination is configured: results stay in the data directory."
+    for destination in config.destination:
+        yield from _destination(destination)
+    askable = [sender for sender in config.sender if sender.host and sender.port]
+    for sender in askable:
+        yield ""
+        yield (
+            f"Query to `{sender.ae_title}` at {sender.host}:{sender.port}: "
+            f"{_name(StudyRootQueryRetrieveInformationModelFind)} `{StudyRootQueryRetrieveInformationModelFind}`, "
+            "level SERIES, key Study Instance UID, return keys Series Instance UID and Number of Series Related "
+            f"Instances; {find.REPLY_SECONDS} s for each answer."
+        )
+
+
+def _destination(destination: Destination) -> Iterator[str]:
+    kinds = [kind for kind in OBJECTS if kind in destination.results]
+    if "sr" in kinds and "csr" not in kinds:
+        kinds.insert(kinds.index("sr") + 1, "csr")
+    yield f"### {destination.name}: `{destination.ae_title}` at {destination.host}:{destination.port}"
+    yield ""
+    yield from _table(
+        ("SOP class", "UID", "Transfer syntaxes"),
+        [
+            (
+                OBJECTS[kind].name + (", if the former is not accepted" if _only_instead(kind, destination) else ""),
+                f"`{OBJECTS[kind].sop_class}`",
+                "Explicit VR Little Endian, Implicit VR Little Endian",
+            )
+            for kind in kinds
+        ],
+    )
+    if destination.max_frames is not None:
+        yield ""
+        yield f"Objects with more than {destination.max_frames} frames are not sent."
+
+
+def _only_instead(kind: ResultKind, destination: Destination) -> bool:
+    return kind == "csr" and kind not in destination.results
+
+
+def _networking(config: Config) -> Iterator[str]:
+    yield "## Network"
+    yield ""
+    yield from _table(
+        ("Property", "Value"),
+        [
+            ("Listens on", f"{config.receive.host}:{config.receive.port}"),
+            ("Callers accepted", ", ".join(f"`{entry}`" for entry in config.receive.allow)),
+            ("Application context", "1.2.840.10008.3.1.1.1"),
+            ("Implementation class UID, received files", IMPLEMENTATION_CLASS_UID),
+            ("Implementation version name", IMPLEMENTATION_VERSION),
+            ("Maximum PDU accepted", f"{wire.MAX_PDU_BYTES} bytes"),
+            ("Associations at a time, as SCP", listen.MAX_ASSOCIATIONS),
+            ("Association request within", f"{association.REQUEST_SECONDS:g} s"),
+            ("Idle association ends after", f"{association.IDLE_SECONDS:g} s"),
+            ("Largest data set", f"{association.MAX_DATASET_BYTES} bytes"),
+            ("Asynchronous operations window", "not supported: one operation at a time"),
+            ("As SCU: connect, associate, reply within",
+             f"{send.CONNECT_SECONDS} s, {send.ASSOCIATE_SECONDS} s, {send.REPLY_SECONDS} s"),
+            ("Deliveries that fail", "C-STORE status A7xx, a broken association, or no answer: tried again with a "
+             "growing delay; other failures: given up until `dicomnode retry`"),
+        ],
+    )  # fmt: skip
+
+
+def _media(config: Config) -> Iterator[str]:
+    yield "## Media"
+    yield ""
+    yield "No media storage application profile is supported; files are written in the format of PS3.10."
+
+
+def _objects(config: Config) -> Iterator[str]:
+    yield "## Objects created"
+    yield ""
+    asked = config.result_kinds
+    yield from _table(
+        ("`results`", "Object", "SOP class UID", "Modality", "Made when", "In this configuration"),
+        [
+            (f"`{kind}`", made.name, f"`{made.sop_class}`", made.modality, made.when, "yes" if kind in asked else "no")
+            for kind, made in OBJECTS.items()
+        ],
+    )
+    yield ""
+    yield (
+        "Every object is in a series of its own in the study of its images. Patient and study attributes are copied "
+        "as they are; type 2 attributes that the source lacks are written empty. UIDs are `2.25.` with a name based "
+        "UUID of images, pipeline, model, configuration and version: the same run gives the same object. Referenced "
+        "objects are sent first. A corrected report names the older one in its Predecessor Documents Sequence. Codes: "
+        "`config/codes.toml`. A study without an answer gets a report (`sr`) that says why."
+    )
+
+
+def _character_sets(config: Config) -> Iterator[str]:
+    yield "## Character sets"
+    yield ""
+    yield (
+        "Received data sets may have any Specific Character Set. Results have that of their source, and names keep "
+        "their bytes; tested with the default repertoire, ISO_IR 100, 144, 192, ISO 2022 IR 87 and 149, and GB18030. "
+        "Characters of our own text that the set lacks become `?`."
+    )
+
+
+def _security(config: Config) -> Iterator[str]:
+    yield "## Security"
+    yield ""
+    yield (
+        "No secure transport profile is supported: keep the node in a protected network. Callers are restricted by AE "
+        "title and address (`receive.allow`). No audit messages by PS3.15 A.5 are sent. Objects are not de-identified."
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(str(cell) for cell in row) + " |"
+
+
+def _name(value: str) -> str:
+    return uid.UID(value).name
