@@ -1,8 +1,8 @@
-"""Vertebrae in an axial CT: outlined by the U-Net of paper 001, named only where the anatomy confirms the names.
+"""Vertebrae in CT and MR: outlined by the U-Net of paper 001, named only where the anatomy confirms the names.
 
 A wrong level is worse than none. So each vertebra is named once, neighbours follow each other from head to feet at
-plausible distances and sizes, and counting starts from a landmark in view (C1, C2 or T1); otherwise no name is given,
-and a sentence says why.
+plausible distances and sizes, and counting starts from a landmark in view; otherwise no name is given, and a sentence
+says why. A disc is named after the vertebrae that it lies between.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from inference import engine
 from inference.datasets.labelled import CERVICAL
 from inference.findings import Code
 from inference.nets.unet import Maps, VertebraUNet
-from inference.preprocess.crop import PAD_HU
 from inference.preprocess.isotropic import INSIDE, enlarge, resample
-from inference.preprocess.sagittal import LEVELS, images, network_input
+from inference.preprocess.sagittal import CT, View, images, network_input
 
 #: The cervical vertebrae (PS3.16 CID 7603).
 CODES = {
@@ -32,21 +31,56 @@ CODES = {
     )
 }
 STRIDE = 32  # of the network: images are padded to a multiple
-LANDMARKS = ("C1", "C2", "T1")
-#: mm between the centres of neighbours, along the spine's axis; C1 lies around the dens of C2.
-DISTANCE = (7.0, 32.0)
-DISTANCE_C1_C2 = (3.0, 32.0)
-#: cm3 of a whole vertebra, C1 to T1, children to large adults, with arch and processes.
-VOLUME = (2.0, 45.0)
 SURE = 0.6  # mean probability of the voxels of a named vertebra
 #: A part of a vertebra smaller than this share of its largest part is noise; fragments are larger.
 SPECK = 0.05
 FRACTURE_VOXELS = 10  # the most suspicious ones of a vertebra speak for it: one is noise
 
 
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """What a network tells apart, and what has to be true of it."""
+
+    view: View
+    #: From which to count.
+    landmarks: tuple[str, ...]
+    #: mm between the centres of neighbours, along the spine's axis, by the upper one or by its first letter.
+    distance: Mapping[str, Range]
+    #: cm3 of a whole vertebra with arch and processes, or of a disc, by its level or its first letter; "/" for discs.
+    volume: Mapping[str, Range]
+    #: The levels that are wanted; the others are only counted.
+    reported: tuple[str, ...]
+
+    @property
+    def chain(self) -> list[str]:
+        """The vertebrae, from head to feet."""
+        return [level for level in self.view.levels if "/" not in level]
+
+    def volumes(self, level: str) -> Range:
+        """cm3 of a level."""
+        return self.volume["/"] if "/" in level else _of(self.volume, level)
+
+
+#: C1 lies around the dens of C2. From children to large adults.
+NECK_CT = Anatomy(
+    view=CT,
+    landmarks=("C1", "C2", "T1"),
+    distance={"C": (7.0, 32.0), "C1": (3.0, 32.0)},
+    volume={"C": (2.0, 45.0), "T": (2.0, 45.0)},
+    reported=CERVICAL,
+)
+
+
+def _of(ranges: Mapping[str, Range], level: str) -> Range:
+    return ranges[level] if level in ranges else ranges[level[0]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Vertebra:
-    """One vertebra in an axial volume (slices, rows, columns)."""
+    """One vertebra, or disc, in a volume (slices, rows, columns)."""
 
     #: Where it lies in the volume.
     box: tuple[slice, slice, slice]
@@ -56,7 +90,7 @@ class Vertebra:
     sure: float
     #: Whether it reaches the first or last slice.
     cut_off: bool
-    #: The network's probability of a fractured region inside it, 0..1, not calibrated.
+    #: The network's probability of a fractured region inside it, 0..1, not calibrated; means nothing of MR.
     fractured: float
 
 
@@ -80,10 +114,15 @@ class _Candidate:
     cut_off: bool
 
 
-def locate(net: VertebraUNet, volume: np.ndarray, spacing: Sequence[float], mm: float) -> Vertebrae:
-    """Outline and name the vertebrae of a volume: feet to head, front to back, the patient's right to left, in HU."""
-    levels, fracture = shares(net, resample(volume, spacing, mm))
-    found, notes = named(levels, mm)
+def locate(
+    net: VertebraUNet, volume: np.ndarray, spacing: Sequence[float], mm: float, anatomy: Anatomy = NECK_CT
+) -> Vertebrae:
+    """Outline and name the vertebrae of a volume: feet to head, front to back, the patient's right to left.
+
+    In HU, or in thousandths of the range of an MR series.
+    """
+    levels, fracture = shares(net, resample(volume, spacing, mm), anatomy.view)
+    found, notes = named(levels, mm, anatomy)
     out = {}
     for level, candidate in found.items():
         box, inside = enlarge(candidate.share, volume.shape)
@@ -98,16 +137,16 @@ def locate(net: VertebraUNet, volume: np.ndarray, spacing: Sequence[float], mm: 
     return Vertebrae(named=out, notes=notes)
 
 
-def shares(net: VertebraUNet, hu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of each of LEVELS (levels, slices, rows, columns), and of fracture, from HU on cubic voxels."""
+def shares(net: VertebraUNet, hu: np.ndarray, view: View = CT) -> tuple[np.ndarray, np.ndarray]:
+    """Probability of each level (levels, slices, rows, columns), and of fracture, from values on cubic voxels."""
     device = next(net.parameters()).device
     net.eval()
     slices, rows = hu.shape[:2]
-    padded = np.pad(hu, [(0, -slices % STRIDE), (0, -rows % STRIDE), (0, 0)], constant_values=PAD_HU)
+    padded = np.pad(hu, [(0, -slices % STRIDE), (0, -rows % STRIDE), (0, 0)], constant_values=view.outside)
     columns = torch.from_numpy(np.ascontiguousarray(padded.transpose(2, 0, 1)))
 
     def probabilities(at: torch.Tensor) -> torch.Tensor:
-        maps: Maps = net(network_input(images(columns, at.tolist()).to(device)))
+        maps: Maps = net(network_input(images(columns, at.tolist()).to(device), view))
         both = torch.cat([maps.vertebrae.softmax(1)[:, 1:], maps.fracture.sigmoid()[:, None]], 1)
         return both[:, :, :slices, :rows].cpu()
 
@@ -116,26 +155,30 @@ def shares(net: VertebraUNet, hu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return both[:-1], both[-1]
 
 
-def named(share: np.ndarray, mm: float) -> tuple[dict[str, _Candidate], tuple[str, ...]]:
-    """The vertebrae whose names the anatomy confirms, from head to feet, and what speaks against the others.
+def named(share: np.ndarray, mm: float, anatomy: Anatomy = NECK_CT) -> tuple[dict[str, _Candidate], tuple[str, ...]]:
+    """The levels whose names the anatomy confirms, vertebrae from head to feet, and what speaks against the others.
 
     share (levels, slices, rows, columns) as `shares` gives it, slices from feet to head, voxels of `mm`.
     """
     best = share.argmax(0)
     filled = share.max(0) >= np.maximum(1 - share.sum(0), 0.0)  # more probable than background
     candidates = {}
-    for number, level in enumerate(LEVELS):
-        candidate = _candidate(share[number], filled & (best == number), mm)
+    for number, level in enumerate(anatomy.view.levels):
+        candidate = _candidate(share[number], filled & (best == number), mm, anatomy.volumes(level)[0])
         if candidate is not None:
             candidates[level] = candidate
-    problem = _problem(candidates)
+    problem = _problem({level: candidates[level] for level in anatomy.chain if level in candidates}, anatomy)
     if problem:
         return {}, (f"vertebrae are not named: {problem}",)
-    partial = [level for level, candidate in candidates.items() if candidate.cut_off and level in CERVICAL]
-    return candidates, (f"partly in view: {', '.join(partial)}",) if partial else ()
+    lost = [level for level in candidates if "/" in level and not _fits(level, candidates, anatomy)]
+    notes = [f"not between their vertebrae: {', '.join(lost)}"] if lost else []
+    kept = {level: one for level, one in candidates.items() if level not in lost}
+    partial = [level for level, one in kept.items() if one.cut_off and level in anatomy.reported]
+    notes += [f"partly in view: {', '.join(partial)}"] if partial else []
+    return kept, tuple(notes)
 
 
-def _candidate(share: np.ndarray, mine: np.ndarray, mm: float) -> _Candidate | None:
+def _candidate(share: np.ndarray, mine: np.ndarray, mm: float, least: float) -> _Candidate | None:
     """One label without specks, from its probability and where it is the most probable; None without a vertebra."""
     parts, count = ndimage.label(mine, structure=np.ones((3, 3, 3)))
     if not count:
@@ -144,7 +187,7 @@ def _candidate(share: np.ndarray, mine: np.ndarray, mm: float) -> _Candidate | N
     kept = np.isin(parts, 1 + np.nonzero(sizes >= SPECK * sizes.max())[0])
     cut_off = bool(kept[0].any() or kept[-1].any())
     volume = float(kept.sum()) * mm**3 / 1000
-    if volume < VOLUME[0] and not (cut_off and volume >= VOLUME[0] / 4):
+    if volume < least and not (cut_off and volume >= least / 4):
         return None
     # One voxel more on each side: the outline lies between the voxels, where the probability is a half.
     around = ndimage.binary_dilation(kept, np.ones((3, 3, 3)))
@@ -157,41 +200,48 @@ def _candidate(share: np.ndarray, mine: np.ndarray, mm: float) -> _Candidate | N
     )
 
 
-def _problem(candidates: Mapping[str, _Candidate]) -> str:
-    """What speaks against the names; empty if nothing does."""
+def _fits(disc: str, candidates: Mapping[str, _Candidate], anatomy: Anatomy) -> bool:
+    """Whether a disc lies below the vertebra above it, which is named, and above the one below it, if that is."""
+    upper, lower = disc.split("/")
+    height = candidates[disc].centre[0]
+    over = upper in candidates and height < candidates[upper].centre[0]
+    return (
+        over
+        and candidates[disc].volume_cm3 <= anatomy.volumes(disc)[1]
+        and (lower not in candidates or height > candidates[lower].centre[0])
+    )
+
+
+def _problem(candidates: Mapping[str, _Candidate], anatomy: Anatomy) -> str:
+    """What speaks against the names of the vertebrae; empty if nothing does."""
     if not candidates:
         return "none was recognised"
-    present = [level for level in LEVELS if level in candidates]
-    first, last = LEVELS.index(present[0]), LEVELS.index(present[-1])
-    missing = [level for level in LEVELS[first:last] if level not in candidates]
+    chain, present = anatomy.chain, list(candidates)
+    first, last = chain.index(present[0]), chain.index(present[-1])
+    missing = [level for level in chain[first:last] if level not in candidates]
     if missing:
         return f"{', '.join(missing)} between {present[0]} and {present[-1]} was not recognised"
-    landmarks = [level for level in present if level in LANDMARKS and candidates[level].sure >= SURE]
+    landmarks = [level for level in present if level in anatomy.landmarks and candidates[level].sure >= SURE]
     if not landmarks:
-        return "none of C1, C2 and T1, from which to count, is in view"
+        *others, final = anatomy.landmarks
+        return f"none of {', '.join(others)} and {final}, from which to count, is in view"
     unsure = [level for level in present if candidates[level].sure < SURE]
     if unsure:
         return f"the network is not sure of {', '.join(unsure)}"
-    large = [level for level in present if candidates[level].volume_cm3 > VOLUME[1]]
+    large = [level for level in present if candidates[level].volume_cm3 > anatomy.volumes(level)[1]]
     if large:
         return f"{', '.join(large)} would be larger than a vertebra"
-    return next((text for text in map(_distance, *_neighbours(candidates, present)) if text), "")
+    pairs = zip(present[:-1], present[1:], strict=True)
+    return next((text for pair in pairs if (text := _distance(*pair, candidates, anatomy))), "")
 
 
-def _neighbours(
-    candidates: Mapping[str, _Candidate], present: Sequence[str]
-) -> tuple[list[tuple[str, _Candidate]], list[tuple[str, _Candidate]]]:
-    pairs = [(level, candidates[level]) for level in present]
-    return pairs[:-1], pairs[1:]
-
-
-def _distance(upper: tuple[str, _Candidate], lower: tuple[str, _Candidate]) -> str:
+def _distance(upper: str, lower: str, candidates: Mapping[str, _Candidate], anatomy: Anatomy) -> str:
     """What is wrong with the distance of two neighbours; empty if nothing is."""
-    drop = upper[1].centre[0] - lower[1].centre[0]
-    apart = float(np.linalg.norm(upper[1].centre - lower[1].centre))
-    low, high = DISTANCE_C1_C2 if upper[0] == "C1" else DISTANCE
-    if drop <= 0:
-        return f"{lower[0]} would lie above {upper[0]}"
-    if upper[1].cut_off or lower[1].cut_off or low <= apart <= high:
+    one, other = candidates[upper], candidates[lower]
+    apart = float(np.linalg.norm(one.centre - other.centre))
+    low, high = _of(anatomy.distance, upper)
+    if one.centre[0] <= other.centre[0]:
+        return f"{lower} would lie above {upper}"
+    if one.cut_off or other.cut_off or low <= apart <= high:
         return ""
-    return f"{upper[0]} and {lower[0]} would be {apart:.0f} mm apart"
+    return f"{upper} and {lower} would be {apart:.0f} mm apart"

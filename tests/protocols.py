@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from inference import evaluation
+from inference.evaluation import bootstrap
 from tests.cases import silent
 
 
@@ -23,3 +26,9 @@ def run_protocol(folder: Path, name: str, text: str, progress: Callable[[str], N
     return evaluation.run_protocol(
         name, config_dir=folder, out=folder / "out", cache=folder, device="cpu", progress=progress
     )
+
+
+def few_samples(patch: pytest.MonkeyPatch) -> None:
+    """Let intervals and permutation tests draw 20 samples: here it matters that they are there, not their width."""
+    for function in (bootstrap.interval, bootstrap.exchange):
+        patch.setattr(function, "__kwdefaults__", {**(function.__kwdefaults__ or {}), "samples": 20})

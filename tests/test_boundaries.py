@@ -56,7 +56,7 @@ def test_no_process_but_a_working_worker_pays_for_torch(module):
 
 def test_a_machine_that_only_trains_needs_torch_torchvision_numpy_and_scipy():
     files = [path for package in ("nets", "training") for path in (ROOT / "inference" / package).rglob("*.py")]
-    alone = ("store", "phantom", "phantom_mr", "voc", "labelme")
+    alone = ("store", "mr_store", "phantom", "phantom_mr", "voc", "labelme")
     files += [ROOT / "inference" / "datasets" / f"{name}.py" for name in alone]
     files += [ROOT / "inference" / "evaluation" / f"{name}.py" for name in ("detection_report", "groups", "readers")]
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]

@@ -7,17 +7,29 @@ import pytest
 import torch
 
 from inference import training
+from inference.datasets.spine_images import ImageSettings
+from inference.nets import detectors
 from inference.nets.resnet import ResNet
 from inference.nets.sequence import SliceSequence
 from inference.nets.unet import VertebraUNet
 from inference.nets.vertebra_fracture import VertebraFracture
+from inference.training.detection import DetectionSettings
 from inference.training.fracture_cases import SequenceSettings
 from inference.training.fracture_slices import SliceSettings
+from inference.training.spine_learning import MethodSettings
 from inference.training.vertebra_fractures import LevelSettings
 from inference.training.vertebra_segmentation import SegmentationSettings
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "training"
-TABLES = {"slices": SliceSettings, "sequence": SequenceSettings, "unet": SegmentationSettings, "levels": LevelSettings}
+TABLES = {
+    "slices": SliceSettings,
+    "sequence": SequenceSettings,
+    "unet": SegmentationSettings,
+    "levels": LevelSettings,
+    "images": ImageSettings,
+    "method": MethodSettings,
+    "detection": DetectionSettings,
+}
 
 
 def settings(task: str) -> dict:
@@ -62,3 +74,19 @@ def test_the_full_model_of_single_vertebrae_is_a_resnet_50():
     with torch.device("meta"):
         net = VertebraFracture(width=full.width, units=full.units)
     assert millions(net.slices) == pytest.approx(23.52, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("task", "classes", "weights"),
+    [
+        ("cord-injury-mr", 4, 2.6),
+        ("cord-injury-mr-full", 4, 41.4),
+        ("lumbar-disc-mr", 3, 2.7),
+        ("lumbar-disc-mr-full", 3, 54.2),
+    ],
+)
+def test_the_detectors_have_the_published_weights_and_the_compact_ones_a_sixteenth(task, classes, weights):
+    detection = settings(task)["detection"]
+    with torch.device("meta"):
+        net = detectors.build(detection.detector, {**detection.arguments, "classes": classes})
+    assert millions(net) == pytest.approx(weights, abs=0.1)

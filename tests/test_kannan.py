@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from inference.datasets.labelled import UnusableData
-from inference.datasets.store import Case
+from inference.datasets.store import Case, prepare
 from inference.evaluation import kannan_report
 from inference.evaluation import kannan_training as training
 from inference.evaluation.kannan import ROWS, UNET, Settings, answer, build, read_settings
@@ -365,7 +365,7 @@ def test_the_networks_learn_which_vertebra_and_whether_it_is_fractured(net, tmp_
 def test_patients_decide_the_part(tmp_path):
     settings = small(tmp_path)
     write_all(tmp_path)
-    parts = divided(settings.data, settings.shares, cache=tmp_path, progress=silent)
+    parts = divided(settings.data, settings.shares, prepare, cache=tmp_path, progress=silent)
     patients = [{case.patient for case in chosen} for chosen in parts.values()]
     assert len(set.union(*patients)) == sum(map(len, patients)) == 24
 

@@ -2,16 +2,19 @@
 
 import json
 import resource
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK
 import torch
 
-from inference.datasets import store
-from inference.datasets.labelled import LabelledCT, UnusableData
+from inference.datasets import shelf
+from inference.datasets.labelled import UnusableData
 from inference.datasets.store import POSITIVE_MM2, prepare
 from inference.phantom.cervical_ct import render, sample_spec
 from inference.preprocess.crop import PAD_HU, case_crop
@@ -95,30 +98,19 @@ def test_a_phantom_is_rendered_once_again_after_an_interruption_and_cropped_as_t
 
 
 def test_a_case_that_another_process_makes_at_the_same_time_is_made_once(tmp_path, monkeypatch):
-    hu = np.full((4, 30, 30), 40, np.int16)
-    hu[:, 8:20, 8:20] = 700
-    made = LabelledCT(
-        name="one", patient="one", hu=hu, spacing=(1, 1, 1), vertebrae=None, fractures=None, levels=None,
-        fractured=False, source="tests", licence="none",
-    )  # fmt: skip
-    pids = iter((2, 1))
+    pids = iter((1, 2))
+    monkeypatch.setattr(shelf.os, "getpid", lambda: next(pids))
+    complete = partial(shelf._complete, "one", shelf=tmp_path, record="case.json")
 
-    class Busy:
-        """A data set during whose reading another process makes the same case."""
+    def make(_: str, folder: Path, *, meanwhile: Callable[[], None]) -> dict[str, Any]:
+        meanwhile()
+        (folder / "hu.npy").write_bytes(b"voxels")
+        return {"name": "one"}
 
-        others = [lambda: store._write("one", text="x:y", cache=tmp_path)]
-
-        def load(self, _: str) -> LabelledCT:
-            if self.others:
-                self.others.pop()()
-            return made
-
-    monkeypatch.setattr(store, "open_dataset", lambda _: Busy())
-    monkeypatch.setattr(store.os, "getpid", lambda: next(pids))
-    store._write("one", text="x:y", cache=tmp_path)
+    other = partial(complete, make=partial(make, meanwhile=lambda: None))
+    complete(make=partial(make, meanwhile=other))
     assert [path.name for path in tmp_path.iterdir()] == ["one"]
-    assert np.array_equal(np.load(tmp_path / "one" / "hu.npy"), hu)
-    assert (tmp_path / "one" / "case.json").exists()
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["case.json", "hu.npy"]
 
 
 def write_ctspine1k(folder: Path, *, hu: int) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from inference.datasets.labelled import UnusableData
-from inference.datasets.store import Case
+from inference.datasets.store import Case, prepare
 from inference.training.parts import divided, prepared, require_both_classes
 from tests.cases import silent, write_case
 
@@ -28,7 +28,7 @@ def write_cases(cache: Path, count: int, *, of_each_patient: int = 1, fractured:
 
 
 def split(cache: Path, count: int) -> dict[str, list[str]]:
-    parts = divided(f"phantom:standard@0+{count}", SHARES, cache=cache, progress=silent)
+    parts = divided(f"phantom:standard@0+{count}", SHARES, prepare, cache=cache, progress=silent)
     return {part: [case.name for case in cases] for part, cases in parts.items()}
 
 
@@ -63,7 +63,7 @@ def test_too_few_cases_to_divide_are_refused_with_the_parts_that_stay_empty(tmp_
 def test_configured_parts_are_those_of_their_data_sets(tmp_path):
     cases = write_cases(tmp_path, 4)
     texts = {"train": "phantom:standard@0+3", "test": "phantom:standard@3+1"}
-    parts = prepared(texts, cache=tmp_path, progress=silent)
+    parts = prepared(texts, prepare, cache=tmp_path, progress=silent)
     names = {part: [case.name for case in chosen] for part, chosen in parts.items()}
     assert names == {"train": [case.name for case in cases[:3]], "test": [cases[3].name]}
 
@@ -72,14 +72,14 @@ def test_configured_parts_that_share_a_patient_are_refused_with_one_of_them(tmp_
     write_cases(tmp_path, 6, of_each_patient=3)
     texts = {"train": "phantom:standard@0+2", "test": "phantom:standard@2+4"}
     with pytest.raises(UnusableData, match="train and test share 1 patients, such as patient 0"):
-        prepared(texts, cache=tmp_path, progress=silent)
+        prepared(texts, prepare, cache=tmp_path, progress=silent)
 
 
 def test_a_configured_part_without_a_case_is_refused(tmp_path):
     write_cases(tmp_path, 1)
     texts = {"train": "phantom:standard@0+1", "test": "phantom:standard@9+0"}
     with pytest.raises(UnusableData, match=r"phantom:standard@9\+0: the part test has no case"):
-        prepared(texts, cache=tmp_path, progress=silent)
+        prepared(texts, prepare, cache=tmp_path, progress=silent)
 
 
 @pytest.mark.parametrize(("fractured", "kind"), [(True, "free of fractures"), (False, "fractured")])

@@ -1,4 +1,4 @@
-"""Labelled data sets by name: `phantom:standard`, `spider:FOLDER` and so on; one file each in this package.
+"""Labelled data sets by name: `phantom:standard@0+20`, `spider:FOLDER` and so on; one file each in this package.
 
 A file here has one function, `open_dataset(place)`, which returns a DataSet of CT or an MRDataSet. Only what a data
 set needs is imported: phantoms do without any DICOM library.

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from inference.datasets import open_dataset
+from inference.datasets import open_dataset, shelf
 from inference.datasets.labelled import LabelledCT, UnusableData
 from inference.preprocess.crop import Crop, case_crop
 
@@ -111,37 +106,22 @@ def prepare(
     """
     wanted = list(open_dataset(text).names if names is None else names)
     kind = text.partition(":")[0]
-    missing = [name for name in wanted if not (cache / kind / name / _RECORD).exists()]
-    # Spawned, not forked: torch has threads by now, and a fork of a threaded process can hang.
-    with ProcessPoolExecutor(max_workers=os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        work = partial(_write, text=text, cache=cache / kind)
-        for done, _ in enumerate(pool.map(work, missing, chunksize=1) if missing else (), start=1):
-            if done % 20 == 0 or done == len(missing):
-                progress(f"{text}: read {done} of {len(missing)} cases")
-    return [_read(cache / kind / name) for name in wanted]
+    folders = shelf.filled(
+        cache / kind, wanted, partial(_make, text=text), record=_RECORD, title=text, progress=progress
+    )
+    return [_read(folder) for folder in folders]
 
 
-def _write(name: str, *, text: str, cache: Path) -> None:
+def _make(name: str, folder: Path, *, text: str) -> dict[str, Any]:
     case = open_dataset(text).load(name)
     crop = case_crop(case.hu)
     if crop is None:
         raise UnusableData(f"{name} ({case.source}) shows no bone: is it a CT of the spine, in HU?")
-    # Made beside its place and moved there whole: another process may be making the same case.
-    part = cache / f".{name}.{os.getpid()}"
-    part.mkdir(parents=True, exist_ok=True)
-    np.save(part / "hu.npy", case.hu)
+    np.save(folder / "hu.npy", case.hu)
     for kind, array in (("vertebrae", case.vertebrae), ("fractures", case.fractures)):
         if array is not None:
-            np.save(part / f"{kind}.npy", array)
-    (part / _RECORD).write_text(json.dumps(_record(case, crop)))
-    if not (cache / name / _RECORD).exists():
-        shutil.rmtree(cache / name, ignore_errors=True)  # without its record, a case is not whole
-    try:
-        part.rename(cache / name)
-    except OSError:
-        if not (cache / name / _RECORD).exists():
-            raise
-        shutil.rmtree(part)  # the other process was faster
+            np.save(folder / f"{kind}.npy", array)
+    return _record(case, crop)
 
 
 def _record(case: LabelledCT, crop: Crop) -> dict[str, Any]:
@@ -164,10 +144,10 @@ def _record(case: LabelledCT, crop: Crop) -> dict[str, Any]:
 
 def _read(folder: Path) -> Case:
     path = folder / _RECORD
+    record = shelf.read_record(path)
     try:
-        record = json.loads(path.read_text())
         crop = Crop(**{**record["crop"], "image": tuple(record["crop"]["image"])})
         area = None if record["area"] is None else np.array(record["area"])
         return Case(folder=folder, **{**record, "spacing": tuple(record["spacing"]), "crop": crop, "area": area})
     except (ValueError, KeyError, TypeError) as error:
-        raise UnusableData(f"{path}: no record of a case ({error}); delete its folder to have it made again") from error
+        raise shelf.damaged(path, error) from error

@@ -9,13 +9,25 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-TASKS = ("cervical-ct-fracture", "cervical-ct-vertebrae", "cervical-ct-levels")
+TASKS = (
+    "cervical-ct-fracture",
+    "cervical-ct-vertebrae",
+    "cervical-ct-levels",
+    "cord-injury-mr",
+    "lumbar-disc-mr",
+    "spine-mr-levels",
+)
 #: Settings file in `config/protocols/` to module of this package: a protocol can have several sizes.
 PROTOCOLS = {
     "salehinejad2021": "salehinejad2021",
     "salehinejad2021-full": "salehinejad2021",
     "kannan": "kannan",
     "kannan-full": "kannan",
+    "shao2024": "shao2024",
+    "shao2024-full": "shao2024",
+    "shao2024-text": "shao2024",
+    "ppyolov2-lumbar": "ppyolov2_lumbar",
+    "ppyolov2-lumbar-full": "ppyolov2_lumbar",
 }
 
 

@@ -1,4 +1,4 @@
-"""Evaluation of the models that the cervical CT pipeline pins, on cases they never saw."""
+"""Evaluation of the models that pipelines pin, on cases they never saw."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference import cervical_ct, pipeline
+from inference import cervical_ct, pipeline, spine_levels, spine_mr
 from inference.cervical_ct import NAME
-from inference.datasets.store import Case, prepare
-from inference.evaluation import fracture, levels, vertebrae
+from inference.datasets import store
+from inference.datasets.labelled import UnusableData
+from inference.datasets.mr_store import Study, prepare_mr
+from inference.datasets.outlined_mr import outlined
+from inference.datasets.store import Case
+from inference.evaluation import fracture, levels, spine_detection, vertebrae
+from inference.spine_levels import ANATOMY
+from inference.training.parts import Prepare, several
 
 
 @dataclass(frozen=True)
@@ -20,9 +26,11 @@ class Subject:
     """A model, and how it is measured."""
 
     manifest: Mapping[str, Any]
-    score: Callable[[Case], Any]
-    measure: Callable[[Sequence[Any], Sequence[Case]], dict[str, Any]]
+    #: Of one case: a CT, or a study of MR.
+    score: Callable[[Any], Any]
+    measure: Callable[[Sequence[Any], Sequence[Any]], dict[str, Any]]
     lines: Callable[[Mapping[str, Any]], list[str]]
+    prepare: Prepare[Any] = store.prepare
 
 
 def evaluate(  # noqa: PLR0913 - the options of `dicomnode evaluate`, named
@@ -38,7 +46,7 @@ def evaluate(  # noqa: PLR0913 - the options of `dicomnode evaluate`, named
     """Measure the pinned model of a task; write JSON and Markdown into `out` and return both paths."""
     subject = SUBJECTS[task](config_dir, device, progress)
     test = data or subject.manifest["training"]["settings"]["data"]["test"]
-    cases = prepare(test, cache=cache, progress=progress)
+    cases = [case for text in several(test) for case in subject.prepare(text, cache=cache, progress=progress)]
     scored = []
     for number, case in enumerate(cases, start=1):
         scored.append(subject.score(case))
@@ -48,7 +56,7 @@ def evaluate(  # noqa: PLR0913 - the options of `dicomnode evaluate`, named
     command = f"dicomnode evaluate {task}" + (f" --data {data}" if data else "")
     origin = {"command": command, "model_sha256": subject.manifest["sha256"], "data": test}
     text = [
-        f"# {task}: {test}",
+        f"# {task}: {', '.join(several(test))}",
         "",
         f"Made by `{command}`. Model {subject.manifest['version']}, weights SHA-256 `{subject.manifest['sha256']}`. "
         f"{subject.manifest['notice']}",
@@ -100,8 +108,44 @@ def _levels(config_dir: Path, device: str, _: Callable[[str], None]) -> Subject:
     )
 
 
+def _detection(task: str) -> Callable[[Path, str, Callable[[str], None]], Subject]:
+    def subject(config_dir: Path, device: str, _: Callable[[str], None]) -> Subject:
+        folder, manifest = pipeline.pinned(task, config_dir, "model")
+        net, size = spine_mr.detector_net(folder, manifest, device), manifest["input"]["size"]
+        return Subject(
+            manifest,
+            lambda study: spine_detection.score(net, study, task=task, size=size),
+            lambda scored, _: spine_detection.measure(task, scored, manifest),
+            spine_detection.metric_lines,
+            prepare_mr,
+        )
+
+    return subject
+
+
+def _spine_levels(config_dir: Path, device: str, _: Callable[[str], None]) -> Subject:
+    """Pinned by the pipeline of the lumbar discs, which names their levels; that of the cord has the same model."""
+    folder, manifest = pipeline.pinned(spine_mr.LUMBAR_DISC, config_dir, "levels")
+    net, mm = spine_levels.level_net(folder, manifest, device), manifest["input"]["mm"]
+
+    def measure(scored: Sequence[list[Any]], _: Sequence[Study]) -> dict[str, Any]:
+        if not any(scored):
+            raise UnusableData(f"none of the {len(scored)} studies has a sagittal T2 series with outlined vertebrae")
+        return vertebrae.measure([one for study in scored for one in study], ANATOMY)
+
+    return Subject(
+        manifest,
+        lambda study: [vertebrae.score(net, one, mm, ANATOMY) for one in outlined([study])],
+        measure,
+        vertebrae.metric_lines,
+        prepare_mr,
+    )
+
+
 SUBJECTS = {
     "cervical-ct-fracture": _fracture,
     "cervical-ct-vertebrae": _vertebrae,
     "cervical-ct-levels": _levels,
+    **{task: _detection(task) for task in spine_mr.SUBJECTS},
+    spine_levels.NAME: _spine_levels,
 }

@@ -9,7 +9,7 @@ is NaN, never 0: a class that nobody drew has no average precision. Needs nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,6 +78,9 @@ class Outcomes:
     marks: np.ndarray
 
 
+#: The score from which a detection is reported, for all classes or by class; a class without one is not reported.
+Threshold = float | Mapping[str, float]
+
 #: (n,) truth and (m,) found boxes to (m, n) bool: may this detection be of that box?
 Agreement = Callable[[Boxes, Boxes], np.ndarray]
 
@@ -95,6 +98,14 @@ def same_label_and_level(truth: Boxes, found: Boxes) -> np.ndarray:
 def any_label(truth: Boxes, found: Boxes) -> np.ndarray:
     """A detection may be of any box: what it is called is another question."""
     return np.ones((len(found.labels), len(truth.labels)), bool)
+
+
+def reported(image: Image, threshold: Threshold) -> np.ndarray:
+    """(n,) bool of the found boxes."""
+    if isinstance(threshold, Mapping):
+        least = np.array([threshold.get(label, np.inf) for label in image.found.labels.tolist()])
+        return np.asarray(image.scores >= least)
+    return np.asarray(image.scores >= threshold)
 
 
 def drawn(boxes: Sequence[ImageBox]) -> Boxes:
@@ -226,7 +237,9 @@ def sensitivity_at(scores: np.ndarray, marks: np.ndarray, false_per_image: float
     return float(kept[-1]) if len(kept) else float("nan")
 
 
-def confusion(images: Sequence[Image], classes: Sequence[str], *, threshold: float, overlap: float = 0.5) -> np.ndarray:
+def confusion(
+    images: Sequence[Image], classes: Sequence[str], *, threshold: Threshold, overlap: float = 0.5
+) -> np.ndarray:
     """(k + 1, k + 1) counts: rows drawn, columns found, the last of both is background.
 
     Detections with at least the threshold as score choose among drawn boxes of every class, so that a box found with
@@ -235,7 +248,7 @@ def confusion(images: Sequence[Image], classes: Sequence[str], *, threshold: flo
     counts = np.zeros((len(classes) + 1, len(classes) + 1), int)
     position = {label: number for number, label in enumerate(classes)}
     for image in images:
-        kept = np.flatnonzero((image.scores >= threshold) & np.isin(image.found.labels, classes))
+        kept = np.flatnonzero(reported(image, threshold) & np.isin(image.found.labels, classes))
         truth = image.truth.at(np.isin(image.truth.labels, classes))
         sure = Image(patient=image.patient, truth=truth, found=image.found.at(kept), scores=image.scores[kept])
         chosen = match(sure, overlap, any_label)

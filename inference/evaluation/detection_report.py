@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from inference.evaluation import bootstrap, detection, markdown_tables
-from inference.evaluation.detection import COCO_OVERLAPS, FALSE_PER_IMAGE, IMAGE, Agreement, Image, Outcomes
+from inference.evaluation.detection import (
+    COCO_OVERLAPS,
+    FALSE_PER_IMAGE,
+    IMAGE,
+    Agreement,
+    Image,
+    Outcomes,
+    Threshold,
+)
 from inference.evaluation.markdown_tables import estimate, number
 
 BACKGROUND = "background"
@@ -17,7 +25,7 @@ OVERLAP = 0.5  # of what is printed for one overlap; papers 000, 002 and 004 nam
 Statistic = Callable[[np.ndarray, np.ndarray], float]
 
 
-def measure(images: Sequence[Image], classes: Sequence[str], *, threshold: float, seed: int = 0) -> dict[str, Any]:
+def measure(images: Sequence[Image], classes: Sequence[str], *, threshold: Threshold, seed: int = 0) -> dict[str, Any]:
     """Everything as plain values for JSON; what is not defined is None.
 
     `threshold` is the score from which a detection is reported: the confusion of classes and the counts are at it,
@@ -32,7 +40,7 @@ def measure(images: Sequence[Image], classes: Sequence[str], *, threshold: float
     return markdown_tables.plain({  # type: ignore[no-any-return]
         "images": len(images),
         "patients": len(patients),
-        "threshold": threshold,
+        "threshold": dict(threshold) if isinstance(threshold, Mapping) else threshold,
         "map50": mean_ap(each[OVERLAP].scores, each[OVERLAP].marks),
         "map50_ci95": _interval(mean_ap, patients, seed),
         "map50_all_points": _mean(rows, "ap50_all_points"),
@@ -94,7 +102,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         "",
         markdown_tables.table(["class", *rates], froc),
         "",
-        f"Drawn (rows) against found (columns) with a score of at least {found['threshold']:g}:",
+        f"Drawn (rows) against found (columns) with a score of at least {_threshold(found['threshold'])}:",
         "",
         confusion_table(found["confusion"]),
     ]
@@ -171,12 +179,17 @@ def _mean(rows: Mapping[str, Mapping[str, float]], key: str) -> float:
     return detection.mean_of_defined(np.array([row[key] for row in rows.values()]))
 
 
-def _counts(images: Sequence[Image], classes: Sequence[str], threshold: float) -> dict[str, dict[str, float]]:
+def _threshold(threshold: Threshold) -> str:
+    if isinstance(threshold, Mapping):
+        return ", ".join(f"{value:.3g} for {label}" for label, value in threshold.items())
+    return f"{threshold:g}"
+
+
+def _counts(images: Sequence[Image], classes: Sequence[str], threshold: Threshold) -> dict[str, dict[str, float]]:
     """Boxes of each class in an image on average: drawn, found, and how far the two counts differ."""
     drawn = np.array([[(image.truth.labels == label).sum() for label in classes] for image in images])
-    found = np.array(
-        [[(image.found.labels[image.scores >= threshold] == label).sum() for label in classes] for image in images]
-    )
+    said = [image.found.labels[detection.reported(image, threshold)] for image in images]
+    found = np.array([[(labels == label).sum() for label in classes] for labels in said])
     means = zip(drawn.mean(0), found.mean(0), np.abs(drawn - found).mean(0), strict=True)
     return {
         label: {"drawn": float(a), "found": float(b), "absolute_difference": float(c)}

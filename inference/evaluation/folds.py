@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+
+from inference.datasets.labelled import UnusableData
+
+C = TypeVar("C")
 
 
 def stratified_folds(labels: np.ndarray, groups: np.ndarray, k: int, seed: int) -> list[np.ndarray]:
@@ -42,3 +48,35 @@ def stratified_folds(labels: np.ndarray, groups: np.ndarray, k: int, seed: int) 
 def digest(folds: Sequence[np.ndarray]) -> str:
     """SHA-256 of the folds, to be stored with what was trained on them."""
     return hashlib.sha256(json.dumps([fold.tolist() for fold in folds]).encode()).hexdigest()
+
+
+def stored(
+    names: Sequence[str], made_for: Mapping[str, Any], path: Path, deal: Callable[[], list[np.ndarray]]
+) -> list[np.ndarray]:
+    """Positions of the items of each fold: those in the file, or newly dealt ones, which are written to it.
+
+    The file lists names, so that anyone can repeat the folds without numpy's random numbers. A file that was made for
+    something else is replaced. Raises UnusableData for one that does not fit the names.
+    """
+    if path.exists():
+        found = json.loads(path.read_text())
+        if all(found[key] == value for key, value in made_for.items()):
+            position = {name: at for at, name in enumerate(names)}
+            folds = [np.array([position.get(name, -1) for name in fold]) for fold in found["names"]]
+            if digest(folds) != found["sha256"] or sum(map(len, folds)) != len(names):
+                raise UnusableData(
+                    f"{path} does not fit the {len(names)} cases of {made_for['data']}: restore it, or delete it"
+                )
+            return folds
+    folds = deal()
+    listed = [[names[at] for at in fold] for fold in folds]
+    path.write_text(json.dumps({**made_for, "sha256": digest(folds), "names": listed}, indent=1) + "\n")
+    return folds
+
+
+def divided(cases: Sequence[C], folds: Sequence[np.ndarray], tested: int) -> dict[str, list[C]]:
+    """The cases that train, that decide, which are those of the next fold, and that are tested."""
+    deciding = (tested + 1) % len(folds)
+    parts = {"train": np.concatenate([f for i, f in enumerate(folds) if i not in (tested, deciding)])}
+    parts |= {"validation": folds[deciding], "test": folds[tested]}
+    return {part: [cases[at] for at in positions] for part, positions in parts.items()}

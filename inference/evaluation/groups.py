@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from inference.evaluation import bootstrap, markdown_tables
-from inference.evaluation.detection import Image
+from inference.evaluation.detection import Image, reported
 from inference.evaluation.detection_report import confusion_table
 from inference.evaluation.markdown_tables import estimate
 
@@ -41,11 +41,7 @@ def measure(images: Sequence[Image], thresholds: Mapping[str, float], *, seed: i
     truth: dict[str, list[int]] = {}
     found: dict[str, list[int]] = {}
     for image in images:
-        sure = [
-            label
-            for label, score in zip(image.found.labels.tolist(), image.scores, strict=True)
-            if score >= thresholds.get(label, np.inf)
-        ]
+        sure = image.found.labels[reported(image, thresholds)].tolist()
         truth.setdefault(image.patient, []).append(names.index(group(image.truth.labels.tolist())))
         found.setdefault(image.patient, []).append(names.index(group(sure)))
     answers, labels = ([np.array(one) for one in values.values()] for values in (found, truth))

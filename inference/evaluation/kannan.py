@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from inference.datasets.labelled import UnusableData
+from inference.datasets.store import prepare
 from inference.evaluation import kannan_training as training
 from inference.evaluation.kannan_images import Images, gather
 from inference.evaluation.kannan_training import TrainingSettings
@@ -100,7 +101,7 @@ def evaluate(request: Request) -> list[Path]:
     settings = read_settings(request.settings)
     if request.data is not None:
         settings = replace(settings, data=request.data)
-    cases = divided(settings.data, settings.shares, cache=request.cache, progress=request.progress)
+    cases = divided(settings.data, settings.shares, prepare, cache=request.cache, progress=request.progress)
     parts = {
         part: gather(chosen, size=settings.size, stride=1 if part == "train" else settings.stride)
         for part, chosen in cases.items()
@@ -134,7 +135,7 @@ def _require_both_classes(parts: Mapping[str, Images]) -> None:
 def _pretraining(settings: Settings, parts: Mapping[str, Images], request: Request) -> dict[str, Images]:
     """Images for naming vertebrae alone. Raises UnusableData when one of their patients is in another part."""
     shares = {part: settings.shares[part] for part in ("train", "validation")}
-    cases = divided(settings.pretraining.data, shares, cache=request.cache, progress=request.progress)
+    cases = divided(settings.pretraining.data, shares, prepare, cache=request.cache, progress=request.progress)
     patients = {patient for images in parts.values() for patient in images.patients}
     shared = patients & {case.patient for chosen in cases.values() for case in chosen}
     if shared:

@@ -7,7 +7,6 @@ here each row has the one with the largest Youden index on the deciding fold.
 
 from __future__ import annotations
 
-import json
 import shutil
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from scipy.special import expit
 
 from inference.datasets.labelled import UnusableData
 from inference.datasets.store import Case, prepare
-from inference.evaluation.folds import digest, stratified_folds
+from inference.evaluation.folds import digest, divided, stored, stratified_folds
 from inference.evaluation.protocol import Request
 from inference.nets.sequence import SliceSequence
 from inference.preprocess.crop import Crop, slice_crops
@@ -116,25 +115,9 @@ def _named(name: str, parts: Mapping[str, Sequence[Case]], settings: Settings, r
 
 
 def stored_folds(cases: Sequence[Case], settings: Settings, path: Path) -> list[np.ndarray]:
-    """Positions of the cases of each fold: those in the file, or newly dealt ones, which are written to it.
-
-    The file lists names, so that anyone can repeat the folds without numpy's random numbers.
-    """
+    """Positions of the cases of each fold: those in the file, or newly dealt ones, which are written to it."""
     made_for = {"data": settings.data, "seed": settings.seed, "folds": settings.folds}
-    if path.exists():
-        stored = json.loads(path.read_text())
-        if all(stored[key] == value for key, value in made_for.items()):
-            position = {case.name: at for at, case in enumerate(cases)}
-            folds = [np.array([position.get(name, -1) for name in names]) for names in stored["names"]]
-            if digest(folds) != stored["sha256"] or sum(map(len, folds)) != len(cases):
-                raise UnusableData(
-                    f"{path} does not fit the {len(cases)} cases of {settings.data}: restore it, or delete it"
-                )
-            return folds
-    folds = _dealt(cases, settings)
-    names = [[cases[at].name for at in fold] for fold in folds]
-    path.write_text(json.dumps({**made_for, "sha256": digest(folds), "names": names}, indent=1) + "\n")
-    return folds
+    return stored([case.name for case in cases], made_for, path, lambda: _dealt(cases, settings))
 
 
 def _dealt(cases: Sequence[Case], settings: Settings) -> list[np.ndarray]:
@@ -153,14 +136,6 @@ def _dealt(cases: Sequence[Case], settings: Settings) -> list[np.ndarray]:
             kind = "without" if labels.any() else "with"
             raise UnusableData(f"{data}: fold {number} of {len(folds)} has no slice {kind} a marked fracture")
     return folds
-
-
-def divided(cases: Sequence[Case], folds: Sequence[np.ndarray], tested: int) -> dict[str, list[Case]]:
-    """The cases that train, that decide, and that are tested."""
-    deciding = (tested + 1) % len(folds)
-    parts = {"train": np.concatenate([f for i, f in enumerate(folds) if i not in (tested, deciding)])}
-    parts |= {"validation": folds[deciding], "test": folds[tested]}
-    return {part: [cases[at] for at in positions] for part, positions in parts.items()}
 
 
 def cropped(case: Case, crop: str, size: int) -> Case:

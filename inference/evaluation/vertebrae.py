@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy import ndimage
 
 from inference import vertebrae
-from inference.datasets.labelled import CERVICAL
-from inference.datasets.store import Case
+from inference.datasets.isotropic import Outlined
 from inference.evaluation.bootstrap import interval
 from inference.nets.unet import VertebraUNet
-from inference.preprocess.sagittal import LEVELS
 from inference.training.fracture_slices import area_under_curve
+from inference.vertebrae import NECK_CT, Anatomy
 
 IDENTIFIED_MM = 20.0  # between the centres, as in VerSe (Sekuboyina et al. 2021)
-#: cm3 of a vertebra that counts as in view; slivers at the end of a scan do not.
-IN_VIEW = 1.0
+#: Of the volume of the smallest whole vertebra of its kind: less is not in view. Slivers at the end of a scan are not.
+IN_VIEW = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredVertebra:
-    """One vertebra that is in view, and what was found under its name."""
+    """One vertebra, or disc, that is in view, and what was found under its name."""
 
     level: str
     #: Whether anything has its name.
@@ -41,21 +40,28 @@ class ScoredVertebra:
     fractured: bool | None
 
 
-def score(net: VertebraUNet, case: Case, mm: float) -> list[ScoredVertebra]:
-    """Locate the vertebrae of a labelled case and compare. Raises UnusableData for a case without a map."""
-    found = vertebrae.locate(net, np.asarray(case.hu, np.float32), case.spacing, mm).named
-    truth, step = np.asarray(case.vertebrae), np.array(case.spacing)
-    boxes = ndimage.find_objects(truth, len(LEVELS))
-    count = np.bincount(truth.ravel(), minlength=len(LEVELS) + 1) * step.prod() / 1000
+class Truth(Outlined, Protocol):
+    """A labelled volume, and which of its levels are fractured, if that is known."""
+
+    @property
+    def levels(self) -> Mapping[str, bool] | None: ...
+
+
+def score(net: VertebraUNet, case: Truth, mm: float, anatomy: Anatomy = NECK_CT) -> list[ScoredVertebra]:
+    """Locate the vertebrae of a labelled volume and compare. Raises UnusableData for one without a map."""
+    found = vertebrae.locate(net, np.asarray(case.hu, np.float32), case.spacing, mm, anatomy).named
+    truth, step, levels = np.asarray(case.vertebrae), np.array(case.spacing), anatomy.view.levels
+    boxes = ndimage.find_objects(truth, len(levels))
+    count = np.bincount(truth.ravel(), minlength=len(levels) + 1) * step.prod() / 1000
     centres = {
         level: (ndimage.center_of_mass(truth[box] == n + 1) + np.array([side.start for side in box])) * step
-        for n, (level, box) in enumerate(zip(LEVELS, boxes, strict=True))
-        if count[n + 1] >= IN_VIEW
+        for n, (level, box) in enumerate(zip(levels, boxes, strict=True))
+        if count[n + 1] >= IN_VIEW * anatomy.volumes(level)[0]
     }
     scored = []
     for level in centres:
-        if level in CERVICAL:
-            mask = np.asarray(truth == LEVELS.index(level) + 1)
+        if level in anatomy.reported:
+            mask = np.asarray(truth == levels.index(level) + 1)
             one = found.get(level)
             scored.append(
                 ScoredVertebra(
@@ -69,7 +75,7 @@ def score(net: VertebraUNet, case: Case, mm: float) -> list[ScoredVertebra]:
     return scored
 
 
-def measure(scored: Sequence[Sequence[ScoredVertebra]]) -> dict[str, Any]:
+def measure(scored: Sequence[Sequence[ScoredVertebra]], anatomy: Anatomy = NECK_CT) -> dict[str, Any]:
     """Means over the vertebrae in view, with intervals over cases; a vertebra without a name counts as Dice 0."""
     everything = [one for case in scored for one in case]
     numbers: dict[str, Any] = {"cases": len(scored), "vertebrae": len(everything)}
@@ -92,7 +98,7 @@ def measure(scored: Sequence[Sequence[ScoredVertebra]]) -> dict[str, Any]:
             "vertebrae": sum(one.level == level for one in everything),
             "identification_rate": float(np.mean([one.identified for one in everything if one.level == level])),
         }
-        for level in CERVICAL
+        for level in anatomy.reported
         if any(one.level == level for one in everything)
     }
     return numbers
@@ -105,17 +111,21 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
         "not measured" if metrics[key] is None else f"{metrics[key]:.2f}{unit}"
         for key, unit in (("assd_mm", " mm"), ("hd95_mm", " mm"), ("fracture_region_auc", ""))
     )
+    discs = any("/" in level for level in metrics["levels"])
+    what = "vertebrae and discs" if discs else "vertebrae"
+    # Nobody marks fractured regions in MR, where discs are.
+    regions = "" if discs else f" Fractured region inside a vertebra against its label: ROC AUC {auc}."
+    ends = [level for level in metrics["levels"] if "/" not in level]
     return [
-        f"{metrics['cases']} cases, {metrics['vertebrae']} cervical vertebrae in view. Identified (under their name, "
+        f"{metrics['cases']} cases, {metrics['vertebrae']} {what} in view. Identified (under their name, "
         f"within {IDENTIFIED_MM:.0f} mm): {metrics['identification_rate']:.3f} ({low:.3f} to {high:.3f}); wrongly "
         f"named: {metrics['wrongly_named']}; the rest was left without a name. Surfaces: mean distance {assd}, 95th "
-        f"percentile {hd95}. Fractured region inside a vertebra against its label: ROC AUC {auc}. Intervals: 95 %, "
-        "bootstrap over cases.",
+        f"percentile {hd95}.{regions} Intervals: 95 %, bootstrap over cases.",
         "",
-        "| vertebra | in view | Dice | identified |",
+        f"| {'level' if discs else 'vertebra'} | in view | Dice | identified |",
         "|---|---|---|---|",
         *(_row(level, row) for level, row in metrics["levels"].items()),
-        _row("C1 to C7", metrics),
+        _row(f"{ends[0]} to {ends[-1]}", metrics),
     ]
 
 

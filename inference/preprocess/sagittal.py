@@ -1,28 +1,48 @@
-"""Sagittal slices of an isotropic CT as network images: each with a neighbour on either side."""
+"""Sagittal slices of an isotropic volume as network images: each with a neighbour on either side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from inference.datasets.labelled import CERVICAL
 from inference.preprocess import windows
+from inference.preprocess.crop import PAD_HU
 
-#: The vertebrae that the network tells apart; value n + 1 in its maps is the n-th.
-LEVELS = (*CERVICAL, "T1")
 #: Distance of the neighbours, in columns.
 STEP = 2
-#: From fat to cortical bone.
-WINDOW = windows.Window(500, 1400)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a network sees from the side, and what it tells apart."""
+
+    #: Value n + 1 in its maps is the n-th.
+    levels: tuple[str, ...]
+    #: Values that are black and white to it.
+    window: windows.Window
+    #: Beyond the edge of the volume.
+    outside: float
+    #: Random changes in training: share of the values, and what is added to all of them and to each.
+    gain: float
+    offset: float
+    noise: float
+
+
+#: The vertebrae of the network for CT.
+LEVELS = (*CERVICAL, "T1")
+#: From fat to cortical bone, in HU.
+CT = View(levels=LEVELS, window=windows.Window(500, 1400), outside=PAD_HU, gain=0.05, offset=20.0, noise=30.0)
 
 
 def images(hu: torch.Tensor, columns: Sequence[int]) -> torch.Tensor:
-    """HU (columns, slices, rows) to (n, 3, slices, rows) of the wanted columns: right neighbour, slice, left."""
+    """Values (columns, slices, rows) to (n, 3, slices, rows) of the wanted columns: right neighbour, slice, left."""
     at = torch.tensor([[column - STEP, column, column + STEP] for column in columns]).clamp(0, len(hu) - 1)
     return hu[at]
 
 
-def network_input(hu: torch.Tensor) -> torch.Tensor:
-    """HU images to 0..1, in the layout that is fastest."""
-    return windows.apply(hu, WINDOW).contiguous(memory_format=torch.channels_last)
+def network_input(hu: torch.Tensor, view: View = CT) -> torch.Tensor:
+    """Images to 0..1, in the layout that is fastest."""
+    return windows.apply(hu, view.window).contiguous(memory_format=torch.channels_last)

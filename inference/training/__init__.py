@@ -17,6 +17,12 @@ TASKS = {
     "cervical-ct-vertebrae-full": "cervical_ct_vertebrae",
     "cervical-ct-levels": "cervical_ct_levels",
     "cervical-ct-levels-full": "cervical_ct_levels",
+    "cord-injury-mr": "spine_detection",
+    "cord-injury-mr-full": "spine_detection",
+    "lumbar-disc-mr": "spine_detection",
+    "lumbar-disc-mr-full": "spine_detection",
+    "spine-mr-levels": "spine_mr_levels",
+    "spine-mr-levels-full": "spine_mr_levels",
 }
 
 

@@ -60,6 +60,31 @@ def fit_logistic(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndar
     return float(fitted[0]), fitted[1:]
 
 
+def fit_platt(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Bias and weight, above 0, for which sigmoid(bias + weight * logit) has the least negative log likelihood.
+
+    The targets are those of Platt 1999 (section 2.2): not 0 and 1, so that separable cases do not become certain.
+    """
+    yes, no = int(labels.sum()), int((~labels.astype(bool)).sum())
+    targets = np.where(labels.astype(bool), (yes + 1) / (yes + 2), 1 / (no + 2))
+    x, y = torch.from_numpy(logits).double(), torch.from_numpy(targets).double()
+    parameters = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([parameters], lr=0.1, max_iter=500, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        bias, log_weight = parameters
+        # A weight of 0 would make every score the same.
+        loss = binary_cross_entropy_with_logits(bias + log_weight.exp() * x, y)
+        loss = loss + RIDGE * log_weight.square() / len(x)
+        loss.backward()
+        return torch.as_tensor(loss)
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    bias, log_weight = parameters.detach().tolist()
+    return float(bias), float(np.exp(log_weight))
+
+
 def operating_points(probability: np.ndarray, labels: np.ndarray) -> tuple[OperatingPoint, ...]:
     """Three points, in this order.
 

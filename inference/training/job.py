@@ -14,11 +14,15 @@ from typing import Any
 import torch
 
 from inference import weights
+from inference.datasets import mr_store, store
+from inference.datasets.mr_store import Study
 from inference.datasets.store import Case
 from inference.training import parts
 from inference.training.loop import History
 from inference.training.model_card import write_card
+from inference.training.parts import Owned
 
+PHANTOMS_ONLY = "Never saw a patient: metrics are about phantoms and say nothing about clinical performance."
 RESEARCH = "Research use only. {}, not validated on patients."
 
 
@@ -38,11 +42,18 @@ class Job:
     progress: Callable[[str], None]
 
     def cases(self, shares: Mapping[str, float]) -> dict[str, list[Case]]:
-        """The cases of each part. Raises UnusableData."""
+        """The CT cases of each part. Raises UnusableData."""
+        return self._parts(shares, store.prepare)
+
+    def studies(self, shares: Mapping[str, float]) -> dict[str, list[Study]]:
+        """The MR studies of each part. Raises UnusableData."""
+        return self._parts(shares, mr_store.prepare_mr)
+
+    def _parts(self, shares: Mapping[str, float], prepare: parts.Prepare[parts.C]) -> dict[str, list[parts.C]]:
         if self.data is not None:
-            return parts.divided(self.data, shares, cache=self.cache, progress=self.progress)
+            return parts.divided(self.data, shares, prepare, cache=self.cache, progress=self.progress)
         texts = {part: self.settings["data"][part] for part in shares}
-        return parts.prepared(texts, cache=self.cache, progress=self.progress)
+        return parts.prepared(texts, prepare, cache=self.cache, progress=self.progress)
 
     def write(
         self,
@@ -102,12 +113,17 @@ class Job:
     def _trained_on(self) -> str:
         if self.data is not None:
             return f"Cases of {self.data}, divided by patient."
-        texts = self.settings["data"]
-        learned = ", ".join(text for part, text in texts.items() if part not in ("validation", "test"))
+        names = (
+            text
+            for part, texts in self.settings["data"].items()
+            if part not in ("validation", "test")
+            for text in parts.several(texts)
+        )
+        learned = ", ".join(names)
         return f"Synthetic phantoms only ({learned}; PROFILE@FIRST SEED+COUNT); no patient data."
 
 
-def licence(cases: Mapping[str, Sequence[Case]]) -> str:
+def licence(cases: Mapping[str, Sequence[Owned]]) -> str:
     """The licences of all cases, for the manifest."""
     return "; ".join(sorted({case.licence for part in cases.values() for case in part}))
 

@@ -2,24 +2,57 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, combinations
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from inference.datasets.labelled import UnusableData
-from inference.datasets.store import Case, prepare
+from inference.datasets.lots import lot
+from inference.datasets.store import Case
 
 
-def prepared(texts: Mapping[str, str], *, cache: Path, progress: Callable[[str], None]) -> dict[str, list[Case]]:
-    """The parts as the configuration names them, each a data set of its own, such as ranges of phantom seeds.
+class Owned(Protocol):
+    """A labelled case or study of a patient."""
+
+    @property
+    def patient(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def licence(self) -> str: ...
+
+
+C = TypeVar("C", bound=Owned)
+
+
+class Prepare(Protocol[C]):
+    """Opens the cases of a data set, after reading them into the cache: `store.prepare` or `mr_store.prepare_mr`."""
+
+    def __call__(self, text: str, *, cache: Path, progress: Callable[[str], None]) -> list[C]: ...
+
+
+def several(texts: str | Sequence[str]) -> list[str]:
+    """The data sets of a part: one, or a list of them."""
+    return [texts] if isinstance(texts, str) else list(texts)
+
+
+def prepared(
+    texts: Mapping[str, str | Sequence[str]], prepare: Prepare[C], *, cache: Path, progress: Callable[[str], None]
+) -> dict[str, list[C]]:
+    """The parts as the configuration names them, each of data sets of its own, such as ranges of phantom seeds.
 
     Raises UnusableData when a part is empty, or two share a patient.
     """
-    parts = {part: prepare(text, cache=cache, progress=progress) for part, text in texts.items()}
+    parts = {
+        part: [case for text in several(some) for case in prepare(text, cache=cache, progress=progress)]
+        for part, some in texts.items()
+    }
     for part, cases in parts.items():
         if not cases:
-            raise UnusableData(f"{texts[part]}: the part {part} has no case")
+            raise UnusableData(f"{', '.join(several(texts[part]))}: the part {part} has no case")
     for one, other in combinations(parts, 2):
         shared = {(c.source, c.patient) for c in parts[one]} & {(c.source, c.patient) for c in parts[other]}
         if shared:
@@ -28,8 +61,8 @@ def prepared(texts: Mapping[str, str], *, cache: Path, progress: Callable[[str],
 
 
 def divided(
-    text: str, shares: Mapping[str, float], *, cache: Path, progress: Callable[[str], None]
-) -> dict[str, list[Case]]:
+    text: str, shares: Mapping[str, float], prepare: Prepare[C], *, cache: Path, progress: Callable[[str], None]
+) -> dict[str, list[C]]:
     """One data set divided by patient: the same patients come to the same part on every machine, whatever is added.
 
     Raises UnusableData when a part stays empty.
@@ -37,9 +70,9 @@ def divided(
     cases = prepare(text, cache=cache, progress=progress)
     limits = dict(zip(shares, accumulate(shares.values()), strict=True))
     total = sum(shares.values())
-    parts: dict[str, list[Case]] = {part: [] for part in shares}
+    parts: dict[str, list[C]] = {part: [] for part in shares}
     for case in cases:
-        place = int.from_bytes(hashlib.sha256(case.patient.encode()).digest()[:6], "big") / 2**48 * total
+        place = lot(case.patient) * total
         parts[next(part for part, limit in limits.items() if place < limit)].append(case)
     empty = [part for part, chosen in parts.items() if not chosen]
     if empty:

@@ -1,4 +1,4 @@
-"""Trains the U-Net of paper 001 on sagittal slices: vertebrae, fractures, and which vertebrae a slice shows.
+"""Trains the U-Net of paper 001 on sagittal slices of CT or MR: vertebrae, fractures, and which a slice shows.
 
 Vertebrae can be told apart from the side, where the skull, the dens and the ribs are in the same image; in an axial
 slice C4 looks like C5. Where the paper's training differs (SGD, binary cross-entropy), the settings say why.
@@ -26,14 +26,12 @@ from torch.utils.data import DataLoader, Dataset
 from inference import engine
 from inference.datasets.isotropic import Isotropic, read
 from inference.nets.unet import Maps, VertebraUNet
-from inference.preprocess.crop import PAD_HU
-from inference.preprocess.sagittal import LEVELS, images, network_input
+from inference.preprocess.sagittal import CT, View, images, network_input
 from inference.training import loop
 
 logger = logging.getLogger(__name__)
 
 ROTATION, SCALE, SHIFT = 12.0, (0.85, 1.2), 0.15  # degrees, factor, of half the image
-HU_GAIN, HU_OFFSET, HU_NOISE = 0.05, 20.0, 30.0
 CUT_SHARE = 0.4  # of the images lose one end: scans begin and end anywhere
 ANYWHERE = 0.2  # of the slices may lie beside the spine, where nothing is to be found
 FRACTURE_WEIGHT = 10.0  # of fractured voxels in the loss: there are some thousand times more without
@@ -66,19 +64,20 @@ class Sagittal(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     paths: Sequence[Path]
     size: int
     seed: int
+    view: View = CT
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng([self.seed, index])
-        hu, labels = section(read(self.paths[index]), rng)
-        return changed(hu, labels, self.size, rng)
+        hu, labels = section(read(self.paths[index]), rng, self.view)
+        return changed(hu, labels, self.size, rng, self.view)
 
 
-def section(case: Isotropic, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def section(case: Isotropic, rng: np.random.Generator, view: View = CT) -> tuple[torch.Tensor, torch.Tensor]:
     """A random sagittal slice, mostly through the spine: HU (3, slices, rows) and labels (2, slices, rows)."""
-    levels = np.where(case.vertebrae <= len(LEVELS), case.vertebrae, 0)
+    levels = np.where(case.vertebrae <= len(view.levels), case.vertebrae, 0)
     shown = (levels > 0).sum((0, 1))
     chance = (1 - ANYWHERE) * shown / max(shown.sum(), 1) + ANYWHERE / len(shown)
     column = int(rng.choice(len(shown), p=chance / chance.sum()))
@@ -88,7 +87,7 @@ def section(case: Isotropic, rng: np.random.Generator) -> tuple[torch.Tensor, to
 
 
 def changed(
-    hu: torch.Tensor, labels: torch.Tensor, size: int, rng: np.random.Generator
+    hu: torch.Tensor, labels: torch.Tensor, size: int, rng: np.random.Generator, view: View = CT
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Turned, scaled, shifted, perhaps cut off at one end, on a square of `size`; other contrast and noise."""
     height, width = hu.shape[1:]
@@ -100,29 +99,30 @@ def changed(
         [sin / height, cos / height, rng.uniform(-SHIFT, SHIFT)],
     ]
     grid = affine_grid(torch.tensor([matrix], dtype=torch.float32), [1, 1, size, size], align_corners=False)
-    moved = grid_sample(hu[None] - PAD_HU, grid, align_corners=False)[0]
+    moved = grid_sample(hu[None] - view.outside, grid, align_corners=False)[0]
     marks = grid_sample(labels[None], grid, mode="nearest", align_corners=False)[0]
     if rng.random() < CUT_SHARE:
         end = int(rng.integers(0, size // 2))
         lost = slice(0, end) if rng.random() < 0.5 else slice(size - end, size)
         moved[:, lost], marks[:, lost] = 0, 0
-    noise = torch.from_numpy(rng.standard_normal(moved.shape, dtype=np.float32)) * rng.uniform(0, HU_NOISE)
-    gain, offset = rng.uniform(1 - HU_GAIN, 1 + HU_GAIN), rng.uniform(-HU_OFFSET, HU_OFFSET)
-    return (moved + PAD_HU) * gain + offset + noise, marks
+    noise = torch.from_numpy(rng.standard_normal(moved.shape, dtype=np.float32)) * rng.uniform(0, view.noise)
+    gain, offset = rng.uniform(1 - view.gain, 1 + view.gain), rng.uniform(-view.offset, view.offset)
+    return (moved + view.outside) * gain + offset + noise, marks
 
 
-def train(
+def train(  # noqa: PLR0913 - from what, how, and where
     cases: Sequence[Path],
     validation: Sequence[Path],
     settings: SegmentationSettings,
     *,
+    view: View = CT,
     folder: Path,
     device: torch.device,
     progress: Callable[[str], None] = logger.info,
 ) -> tuple[VertebraUNet, loop.History]:
     """Train on random sagittal slices of prepared cases; the best network in eval mode, and its curves."""
     torch.manual_seed(settings.seed)
-    net = VertebraUNet(levels=len(LEVELS), width=settings.width, repeats=settings.repeats)
+    net = VertebraUNet(levels=len(view.levels), width=settings.width, repeats=settings.repeats)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate)
     steps = -(-len(cases) * settings.slices_per_case // settings.batch)
@@ -136,14 +136,14 @@ def train(
         epochs=settings.epochs,
         patience=settings.patience,
     )
-    held_out = Sagittal([path for path in validation for _ in range(4)], settings.size, settings.seed)
+    held_out = Sagittal([path for path in validation for _ in range(4)], settings.size, settings.seed, view)
     history = loop.fit(
         learner,
-        lambda: _epoch(learner, cases, settings),
+        lambda: _epoch(learner, cases, settings, view),
         lambda: {"score": mean_dice(net, held_out, settings.batch)},
         checkpoint=loop.Checkpoint(
             path=folder / "unet.checkpoint",
-            made_with={"settings": asdict(settings), "cases": [str(path) for path in cases]},
+            made_with={"settings": asdict(settings), "view": asdict(view), "cases": [str(path) for path in cases]},
         ),
         progress=lambda text: progress(f"unet: {text}"),
     )
@@ -173,25 +173,28 @@ def mean_dice(net: VertebraUNet, sections: Sagittal, batch: int) -> float:
     """Dice over all voxels of all sections, mean of the levels that they show."""
     device = next(net.parameters()).device
     net.eval()
-    both = truth = torch.zeros(len(LEVELS), dtype=torch.float64)
+    view = sections.view
+    both = truth = torch.zeros(len(view.levels), dtype=torch.float64)
     for hu, labels in DataLoader(sections, batch):
         levels = labels[:, 0].long()
         with torch.inference_mode():
-            found = net(network_input(hu.to(device))).vertebrae.argmax(1).cpu()
-        marks = [one_hot(part, 1 + len(LEVELS))[..., 1:].double() for part in (found, levels)]
+            found = net(network_input(hu.to(device), view)).vertebrae.argmax(1).cpu()
+        marks = [one_hot(part, 1 + len(view.levels))[..., 1:].double() for part in (found, levels)]
         both = both + (marks[0] * marks[1]).sum((0, 1, 2))
         truth = truth + (marks[0] + marks[1]).sum((0, 1, 2)) / 2
     return float((both / truth)[truth > 0].mean())
 
 
-def _epoch(learner: loop.Learner, cases: Sequence[Path], settings: SegmentationSettings) -> dict[str, float]:
+def _epoch(
+    learner: loop.Learner, cases: Sequence[Path], settings: SegmentationSettings, view: View
+) -> dict[str, float]:
     learner.module.train()
     device = next(learner.module.parameters()).device
     order = learner.rng.permutation(np.repeat(np.arange(len(cases)), settings.slices_per_case))
-    sections = Sagittal([cases[int(n)] for n in order], settings.size, int(learner.rng.integers(2**31)))
+    sections = Sagittal([cases[int(n)] for n in order], settings.size, int(learner.rng.integers(2**31)), view)
     parts = []
     for hu, labels in DataLoader(sections, settings.batch, num_workers=engine.loader_processes(device)):
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            maps = learner.module(network_input(hu.to(device)))
+            maps = learner.module(network_input(hu.to(device), view))
         parts.append(loop.step(learner, losses(maps, labels.to(device))))
     return loop.mean(parts)

@@ -1,0 +1,123 @@
+"""How well a detector finds what readers have drawn in sagittal MR, study by study, at its calibrated probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from inference import spine_mr
+from inference.datasets.labelled import UnusableData
+from inference.datasets.mr_store import Study
+from inference.datasets.spine_images import marked
+from inference.evaluation import detection, detection_report, groups, markdown_tables
+from inference.evaluation.binary import expected_calibration_error
+from inference.evaluation.detection import FALSE, HIT, IMAGE, MISSED, Boxes, Image
+from inference.evaluation.markdown_tables import number
+from inference.spine_mr import CORD_INJURY, SUBJECTS, Answer
+
+#: The point of the manifest at which classes are confused and images put into groups.
+POINT = "best-f1"
+_UNKNOWN = ""
+
+
+def score(net: torch.nn.Module, study: Study, *, task: str, size: Sequence[int]) -> list[Image]:
+    """Every slice of a study that somebody has read, with and without boxes; scores are the detector's own.
+
+    Nothing of a study of another region.
+    """
+    images: list[Image] = []
+    classes = SUBJECTS[task].classes
+    slices = marked(study) if study.region == SUBJECTS[task].region else []
+    for place in dict.fromkeys(one.series.number for one in slices):
+        mine = [one for one in slices if one.series.number == place]
+        series = mine[0].series
+        found = spine_mr.answers(net, np.asarray(series.values), series.spacing[1:], size=size, classes=classes)
+        for one in mine:
+            truth = detection.drawn(one.boxes)
+            # The detectors know no levels: who names them judges them.
+            truth = replace(truth, levels=np.full(len(truth.labels), _UNKNOWN))
+            images.append(_image(one.patient, truth, found[one.slice]))
+    return images
+
+
+def _image(patient: str, truth: Boxes, answer: Answer) -> Image:
+    levels = np.full(len(answer.labels), _UNKNOWN)
+    found = Boxes(edges=answer.edges.astype(float), labels=answer.labels, levels=levels)
+    return Image(patient=patient, truth=truth, found=found, scores=answer.scores.astype(float))
+
+
+def calibrated(images: Sequence[Image], calibration: Mapping[str, Mapping[str, float]]) -> list[Image]:
+    """The same with probabilities as scores."""
+    return [
+        replace(
+            image,
+            scores=Answer(edges=image.found.edges, labels=image.found.labels, scores=image.scores).probabilities(
+                calibration
+            ),
+        )
+        for image in images
+    ]
+
+
+def measure(task: str, scored: Sequence[Sequence[Image]], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """All numbers of a task over the slices of its studies, for JSON; `scored` by study, as `score` gives it.
+
+    Of the manifest `calibration` and `operating_points`. Raises UnusableData without a slice.
+    """
+    classes = SUBJECTS[task].classes
+    if not any(scored):
+        region = SUBJECTS[task].region
+        raise UnusableData(f"{len(scored)} studies, but no sagittal T2 slice of a {region} spine that was read")
+    images = calibrated([image for study in scored for image in study], manifest["calibration"]["classes"])
+    points = {point["name"]: point["thresholds"] for point in manifest["operating_points"]}
+    found = detection.outcomes(images, classes, detection_report.OVERLAP)
+    return {
+        **detection_report.measure(images, classes, threshold=points[POINT]),
+        "operating_points": {name: _at(found, classes, thresholds) for name, thresholds in points.items()},
+        "expected_calibration_error": _calibration_error(found),
+        "groups": groups.measure(images, points[POINT]) if task == CORD_INJURY else None,
+    }
+
+
+def metric_lines(found: Mapping[str, Any]) -> list[str]:
+    """What `measure` found, as Markdown."""
+    rows = [
+        [name, label, f"{row['threshold']:.3f}", number(row["sensitivity"], 3), number(row["false_per_image"], 3)]
+        for name, each in found["operating_points"].items()
+        for label, row in each.items()
+    ]
+    error = number(found["expected_calibration_error"], 3)
+    return [
+        *detection_report.lines(found),
+        "",
+        f"At the thresholds of the manifest, on the calibrated probability (expected calibration error {error}):",
+        "",
+        markdown_tables.table(["point", "class", "threshold", "sensitivity", "false per image"], rows),
+        *(["", *groups.lines(found["groups"])] if found["groups"] else []),
+    ]
+
+
+def _at(found: detection.Outcomes, classes: Sequence[str], thresholds: Mapping[str, float]) -> dict[str, Any]:
+    images = int((found.marks[:, 1] == IMAGE).sum())
+    rows = {}
+    for position, label in enumerate(classes):
+        mine = found.marks[:, 0] == position
+        kinds, sure = found.marks[mine, 1], found.scores[mine] >= thresholds[label]
+        drawn = int(np.isin(kinds, (HIT, MISSED)).sum())
+        rows[label] = {
+            "threshold": thresholds[label],
+            "sensitivity": float((sure & (kinds == HIT)).sum() / drawn) if drawn else None,
+            "false_per_image": float((sure & (kinds == FALSE)).sum() / images),
+        }
+    return rows
+
+
+def _calibration_error(found: detection.Outcomes) -> float | None:
+    made = np.isin(found.marks[:, 1], (FALSE, HIT))
+    if not made.any():
+        return None
+    return expected_calibration_error(spine_mr.logits(found.scores[made]), found.marks[made, 1] == HIT)

@@ -1,0 +1,100 @@
+"""The detectors of papers 000, 002 and 004 on sagittal MR, and their answers about single slices.
+
+Training calibrates these answers and the pipelines report them: one path for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy.special import expit, logit
+
+from inference import engine, weights
+from inference.nets import detectors
+from inference.nets.detector_images import Detections, network_input
+from inference.preprocess.detector_image import fit
+
+BATCH = 8
+#: Scores nearer to 0 and 1 than this are all the same to the calibration.
+LEAST_SCORE = 1e-6
+
+Manifest = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a detector looks for."""
+
+    region: Literal["cervical", "lumbar"]
+    #: As in ImageBox; label n + 1 of the detector is the n-th.
+    classes: tuple[str, ...]
+
+
+CORD_INJURY, LUMBAR_DISC = "cord-injury-mr", "lumbar-disc-mr"
+SUBJECTS = {
+    CORD_INJURY: Subject(region="cervical", classes=("oedema", "haemorrhage", "mixed", "herniation")),
+    LUMBAR_DISC: Subject(region="lumbar", classes=("disc", "herniation", "slip")),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a detector found in one slice, the surest first."""
+
+    #: (n, 4) left, top, right, bottom in pixels of the slice.
+    edges: np.ndarray
+    #: (n,) str.
+    labels: np.ndarray
+    #: (n,) the detector's own, 0..1; of use between boxes of a class only.
+    scores: np.ndarray
+
+    def probabilities(self, calibration: Mapping[str, Mapping[str, float]]) -> np.ndarray:
+        """(n,) how probable it is that a reader has drawn each box, by the manifest's calibration of its class."""
+        terms = [(calibration[label]["bias"], calibration[label]["weight"]) for label in self.labels.tolist()]
+        bias, weight = np.array(terms, float).reshape(-1, 2).T
+        return np.asarray(expit(bias + weight * logits(self.scores)))
+
+
+def logits(scores: np.ndarray) -> np.ndarray:
+    """Logarithms of the odds of scores, finite also for 0 and 1."""
+    return np.asarray(logit(np.clip(scores.astype(float), LEAST_SCORE, 1 - LEAST_SCORE)))
+
+
+def detector_net(folder: Path, manifest: Manifest, device: str) -> torch.nn.Module:
+    """The detector of a manifest, filled with its verified weights."""
+    network = manifest["networks"]["detector"]
+    net = detectors.build(network["architecture"], network["arguments"])
+    weights.fill(net, weights.load_tensors(folder, manifest), part="detector")
+    return net.to(engine.choose_device(device)).eval()
+
+
+def answers(
+    net: torch.nn.Module,
+    slices: np.ndarray,
+    spacing: Sequence[float],
+    *,
+    size: Sequence[int],
+    classes: Sequence[str],
+) -> list[Answer]:
+    """Look at sagittal slices (n, rows, columns), head to feet and front to back, with pixels of `spacing` mm."""
+    placed = fit(slices.shape[1:], spacing, size)
+    device = next(net.parameters()).device
+    names = np.array(["", *classes])
+    found: list[Detections] = []
+    for start in range(0, len(slices), BATCH):
+        images = [network_input(placed.image(one).to(device)) for one in slices[start : start + BATCH]]
+        with torch.inference_mode():
+            found += net(images)
+    return [
+        Answer(
+            edges=placed.back(one["boxes"].cpu()).numpy(),
+            labels=names[one["labels"].cpu().numpy()],
+            scores=one["scores"].cpu().numpy(),
+        )
+        for one in found
+    ]

@@ -1,0 +1,113 @@
+"""Trains the detectors of papers 000 and 002 (injuries of the cord) and 004 (lumbar discs), from studies to card."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from inference.datasets.mr_store import Study
+from inference.datasets.spine_images import ImageSettings, gather, marked
+from inference.evaluation import spine_detection as evaluation
+from inference.evaluation.detection import Image
+from inference.spine_mr import CORD_INJURY, LUMBAR_DISC, SUBJECTS, Subject
+from inference.training import detection_thresholds, spine_learning
+from inference.training.detection import DetectionSettings
+from inference.training.job import PHANTOMS_ONLY, Job, licence, round_to_half
+from inference.training.spine_learning import Learned, MethodSettings
+
+#: Parts of the data, and their shares when one data set is divided.
+PARTS = {"train": 0.75, "validation": 0.1, "test": 0.15}
+VERSION = "0.1.0"
+TITLES = {
+    CORD_INJURY: "Oedema, haemorrhage and mixed injuries of the cervical cord, and herniated discs, on sagittal T2 MR",
+    LUMBAR_DISC: "Normal and herniated lumbar discs and slipped vertebrae, on sagittal T2 MR",
+}
+BODY_PARTS = {"cervical": "CSPINE", "lumbar": "LSPINE"}
+
+
+def train(job: Job) -> Path:
+    """Train the detector and write weights, manifest, curves and model card; return their folder."""
+    start = time.monotonic()
+    task = job.task.removesuffix("-full")
+    subject = SUBJECTS[task]
+    images, settings = ImageSettings(**job.settings["images"]), DetectionSettings(**job.settings["detection"])
+    studies = {part: _of(subject, found) for part, found in job.studies(PARTS).items()}
+    # The test is checked before the hours of training, too.
+    gathered = {part: gather(found, subject, images) for part, found in studies.items()}
+    learned = spine_learning.learn(
+        gathered["train"],
+        gathered["validation"],
+        settings,
+        MethodSettings(**job.settings["method"]),
+        folder=job.out,
+        device=job.device,
+        progress=job.progress,
+    )
+    round_to_half(learned.net)
+
+    def score(part: str) -> list[list[Image]]:
+        scored = []
+        for number, study in enumerate(studies[part], start=1):
+            scored.append(evaluation.score(learned.net, study, task=task, size=images.size))
+            if number % 20 == 0:
+                job.progress(f"looked at {number} of {len(studies[part])} {part} studies")
+        return scored
+
+    validation = [image for study in score("validation") for image in study]
+    fitted = detection_thresholds.calibrate(validation, subject.classes)
+    points = detection_thresholds.points(evaluation.calibrated(validation, fitted), subject.classes)
+    manifest = {
+        **_manifest(task, images, learned, synthetic=job.data is None),
+        "licence": licence(studies),
+        "calibration": {"classes": fitted, "fitted_on": f"{len(validation)} validation slices", "dtype": "float32"},
+        "operating_points": [asdict(point) for point in points],
+    }
+    tested = score("test")
+    manifest["metrics"] = evaluation.measure(task, tested, manifest)
+    manifest["references"] = [_reference(studies["test"], tested)]
+    return job.write(
+        manifest,
+        {"detector": learned.net},
+        learned.curves,
+        measured=evaluation.metric_lines(manifest["metrics"]),
+        seconds=time.monotonic() - start,
+    )
+
+
+def _of(subject: Subject, studies: list[Study]) -> list[Study]:
+    """The studies of the region in which somebody has read a sagittal T2 slice."""
+    return [study for study in studies if study.region == subject.region and marked(study)]
+
+
+def _reference(studies: list[Study], scored: list[list[Image]]) -> dict[str, Any]:
+    """The surest box of each slice of the first test study: what a smoke test repeats."""
+    surest = [round(float(image.scores.max(initial=0)), 4) for image in scored[0]]
+    return {"case": studies[0].name, "surest": surest}
+
+
+def _manifest(task: str, images: ImageSettings, learned: Learned, *, synthetic: bool) -> Mapping[str, Any]:
+    subject = SUBJECTS[task]
+    return {
+        "id": task,
+        "version": VERSION,
+        "task": TITLES[task],
+        "algorithm": f"{learned.name} on single slices; probabilities by Platt scaling of each class",
+        "networks": {"detector": {"architecture": learned.name, "arguments": dict(learned.arguments)}},
+        "input": {
+            "modality": "MR",
+            "body_part": BODY_PARTS[subject.region],
+            "plane": "sagittal",
+            "sequence": "T2",
+            "size": list(images.size),
+        },
+        "output": {"classes": list(subject.classes), "unit": "boxes in pixels of the slice"},
+        "uncertainty": "calibrated probability of each box",
+        "limitations": [
+            *([PHANTOMS_ONLY] if synthetic else []),
+            "Every slice is looked at by itself, and only T2: T1, fat suppression and axial images are not used.",
+            "Knows its classes only: tumours, infections, fractures and implants are none of them.",
+        ],
+    }

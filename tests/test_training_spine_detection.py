@@ -1,0 +1,197 @@
+"""The MR detectors in miniature: from studies to folders that can be pinned, and measured again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inference import evaluation, spine_mr, training, weights
+from inference.datasets.labelled import UnusableData
+from inference.training import spine_learning
+from inference.training.detection import DetectionSettings
+from inference.training.spine_learning import MethodSettings
+from tests.cases import silent
+from tests.mr_studies import SHAPE, SPACING, study, write
+from tests.protocols import few_samples
+
+SETTINGS = """
+[data]
+train = "phantom_mr:{region}:standard@0+4"
+validation = "phantom_mr:{region}:standard@900000+3"
+test = "phantom_mr:{region}:standard@950000+3"
+
+[images]
+size = [96, 96]
+with_boxes = 1.0
+without_boxes = 0.3
+
+[method]
+{method}
+
+[detection]
+detector = "{detector}"
+augmentation = "none"
+mixup = 0.0
+scales = [1.0]
+epochs = {epochs}
+batch = 4
+learning_rate = {rate}
+weight_decay = 5e-4
+warmup_epochs = 1.0
+drop_epochs = []
+clip_norm = 10.0
+average = 0.5
+patience = 3
+seed = 3
+
+[detection.arguments]
+{arguments}
+"""
+TASKS = {
+    "cord-injury-mr": {
+        "region": "cervical",
+        "method": "alternating = true",
+        "detector": "faster-rcnn-resnet50-fpn",
+        # Enough to find something of every class, without which there is nothing to calibrate.
+        "epochs": 10,
+        "rate": 0.02,
+        "arguments": "width = 4\npyramid = 16\nhidden = 32\nanchors = [6, 12, 24, 48, 96]",
+    },
+    "lumbar-disc-mr": {
+        "region": "lumbar",
+        "method": "fitted_anchors = true",
+        "detector": "ppyolov2",
+        "epochs": 2,
+        "rate": 0.01,
+        "arguments": "width = 4\nneck = 16",
+    },
+}
+SEEDS = (*range(4), *range(900_000, 900_003), *range(950_000, 950_003))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration with settings for both tasks, and every study."""
+    folder = tmp_path_factory.mktemp("spine")
+    (folder / "training").mkdir()
+    (folder / "pipelines").mkdir()
+    for task, values in TASKS.items():
+        (folder / "training" / f"{task}.toml").write_text(SETTINGS.format(**values))
+        for seed in SEEDS:
+            write(folder / "cases", study(values["region"], seed))
+    return folder
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def trained(request, place: Path) -> tuple[str, Path, dict[str, object]]:
+    """A task, its trained and pinned model, and its manifest."""
+    task = request.param
+    out = place / "models" / task
+    with pytest.MonkeyPatch.context() as patch:
+        few_samples(patch)
+        training.run(task, config_dir=place, out=out, cache=place / "cases", device="cpu", progress=silent)
+    content = (out / weights.MANIFEST).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    table = f'[model]\ndirectory = "models/{task}"\nmanifest_sha256 = "{digest}"\n'
+    (place / "pipelines" / f"{task}.toml").write_text(table)
+    return task, out, json.loads(content)
+
+
+def test_a_model_has_weights_card_curves_and_its_measurements(trained):
+    task, folder, manifest = trained
+    stages = [f"step-{n}" for n in range(1, 5)] if task == "cord-injury-mr" else ["detector"]
+    assert {path.name for path in folder.glob("*.png")} == {f"{stage}-curves.png" for stage in stages}
+    assert manifest["metrics"]["images"] == 3 * SHAPE[0]
+    assert manifest["metrics"]["patients"] == 3
+    assert list(manifest["metrics"]["classes"]) == list(spine_mr.SUBJECTS[task].classes)
+    assert (manifest["metrics"]["groups"] is not None) == (task == "cord-injury-mr")
+    assert manifest["references"][0]["case"].endswith("-950000")
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert "| best-f1 | herniation |" in card
+    assert "Never saw a patient" in card
+
+
+def test_every_class_has_a_calibration_and_two_thresholds(trained):
+    task, _, manifest = trained
+    classes = set(spine_mr.SUBJECTS[task].classes)
+    assert manifest["calibration"]["classes"].keys() == classes
+    assert all(one["weight"] > 0 for one in manifest["calibration"]["classes"].values())
+    assert [point["name"] for point in manifest["operating_points"]] == ["best-f1", "few-false"]
+    for point in manifest["operating_points"]:
+        assert point["thresholds"].keys() == classes
+        assert all(0 < value < 1 for value in point["thresholds"].values())
+    assert max(manifest["operating_points"][1]["false_per_image"].values()) <= 0.1
+
+
+def test_the_weights_make_the_detector_of_the_references(trained, place):
+    task, folder, manifest = trained
+    net = spine_mr.detector_net(folder, manifest, "cpu")
+    series = study(spine_mr.SUBJECTS[task].region, 950_000).series[1]
+    answers = spine_mr.answers(
+        net, series.values, SPACING[1:], size=manifest["input"]["size"], classes=spine_mr.SUBJECTS[task].classes
+    )
+    surest = [one.scores.max(initial=0) for one in answers]
+    np.testing.assert_allclose(surest, manifest["references"][0]["surest"], atol=1e-3)
+    for one in answers:
+        assert (one.edges[:, 2:] <= np.array([SHAPE[2], SHAPE[1]]) + 1e-3).all()
+        probability = one.probabilities(manifest["calibration"]["classes"])
+        assert probability.shape == one.scores.shape
+        assert ((probability > 0) & (probability < 1)).all()
+
+
+def test_fitted_anchors_are_those_of_the_boxes(trained):
+    task, _, manifest = trained
+    anchors = manifest["networks"]["detector"]["arguments"]["anchors"]
+    if task == "lumbar-disc-mr":
+        assert len(anchors) == 9
+        assert all(6 < side < 26 for size in anchors for side in size)
+    else:
+        assert anchors == [6, 12, 24, 48, 96]
+
+
+def test_a_pinned_model_is_measured_again_with_the_same_numbers(trained, place, tmp_path, monkeypatch):
+    few_samples(monkeypatch)
+    task, _, manifest = trained
+    document, table = evaluation.run(
+        task, config_dir=place, out=tmp_path, cache=place / "cases", device="cpu", progress=silent
+    )
+    found = json.loads(document.read_text())
+    assert found["data"] == "phantom_mr:{region}:standard@950000+3".format(**TASKS[task])
+    assert found["map50"] == pytest.approx(manifest["metrics"]["map50"], abs=1e-6)
+    assert found["confusion"] == manifest["metrics"]["confusion"]
+    assert found["operating_points"].keys() == {"best-f1", "few-false"}
+    assert manifest["sha256"] in table.read_text()
+
+
+def test_studies_of_another_region_are_refused(trained, place, tmp_path):
+    task, _, _ = trained
+    other = {"cervical": "lumbar", "lumbar": "cervical"}[TASKS[task]["region"]]
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / f"{task}.toml").write_text(SETTINGS.format(**TASKS[task] | {"region": other}))
+    places = {"out": tmp_path, "cache": place / "cases"}
+    with pytest.raises(UnusableData, match=rf"in a {TASKS[task]['region']} spine: add studies"):
+        training.run(task, config_dir=tmp_path, device="cpu", progress=silent, **places)
+    with pytest.raises(UnusableData, match=rf"no sagittal T2 slice of a {TASKS[task]['region']} spine"):
+        data = f"phantom_mr:{other}:standard@0+1"
+        evaluation.run(task, config_dir=place, data=data, device="cpu", progress=silent, **places)
+
+
+@pytest.mark.parametrize(
+    ("detector", "method"),
+    [("yolov3", MethodSettings(alternating=True)), ("faster-rcnn-vgg16", MethodSettings(fitted_anchors=True))],
+)
+def test_a_method_of_another_detector_is_refused(detector, method):
+    settings = DetectionSettings(
+        detector=detector, arguments={}, augmentation="none", mixup=0, scales=[1], epochs=1, batch=1, learning_rate=0.1,
+        weight_decay=0, warmup_epochs=0, drop_epochs=[], clip_norm=1, average=0, patience=1, seed=1,
+    )  # fmt: skip
+    images = spine_learning.SpineImages(slices=(), classes=("disc",), size=(64, 64))
+    with pytest.raises(ValueError, match=r"alternating is for faster-rcnn.*fitted_anchors for the others"):
+        spine_learning.learn(
+            images, images, settings, method, folder=Path(), device=torch.device("cpu"), progress=silent
+        )
