@@ -13,8 +13,8 @@ from inference.explain import grad_cam
 from inference.findings import Code, Finding, Mask, Measurement, Voxel
 from inference.nets.cervical_fracture import images
 from inference.nets.resnet import ResNet
-from inference.preprocess.axial import Axial
 from inference.preprocess.crop import Crop
+from inference.preprocess.orientation import Oriented
 
 VOLUME = Code(scheme="SCT", value="118565006", meaning="Volume")
 BONE_HU = 200  # trabecular bone and everything denser
@@ -85,7 +85,7 @@ class Shown:
     """A region with its number, as a finding and a mask in the orientation of the original volume."""
 
     region: Region
-    axial: Axial
+    axial: Oriented
     number: int
     code: Code
     site: Code
@@ -119,11 +119,11 @@ class Shown:
         )
 
 
-def in_volume(box: tuple[Voxel, Voxel], inside: np.ndarray, axial: Axial, shape: tuple[int, ...]) -> np.ndarray:
+def in_volume(box: tuple[Voxel, Voxel], inside: np.ndarray, axial: Oriented, shape: tuple[int, ...]) -> np.ndarray:
     """A mask in a box of the oriented volume as a mask of the original one."""
     array = np.zeros(shape, bool)
     (s0, r0, c0), (s1, r1, c1) = axial.box_back(box)
-    array[s0:s1, r0:r1, c0:c1] = np.flip(inside, axial.flipped)
+    array[s0:s1, r0:r1, c0:c1] = axial.array_back(inside)
     return array
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from inference.preprocess import content
-from inference.preprocess.axial import orient
+from inference.preprocess.orientation import axial
 from inference.volume import read_volume
 from tests.necks import chest, enlarged, head, jolted, mr, neck, noise, shaken, with_screws
 
@@ -126,4 +126,4 @@ def test_real_series_without_a_neck_are_refused(folder):
     if not DATA.is_dir():
         pytest.skip("the shared data set is not on this machine")
     volume = read_volume(sorted((DATA / folder).glob("*.dcm")))
-    assert content.refuse(content.measure(orient(volume).array, volume.spacing))
+    assert content.refuse(content.measure(axial(volume).array, volume.spacing))

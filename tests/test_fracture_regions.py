@@ -8,8 +8,8 @@ import torch
 
 from inference.findings import Code
 from inference.fracture_regions import Answer, Region, Scene, Settings, Shown, find, hot_places, in_vertebra
-from inference.preprocess.axial import orient
 from inference.preprocess.crop import Crop
+from inference.preprocess.orientation import axial
 from inference.volume import Volume
 from tests.models import Spotlight
 
@@ -157,7 +157,7 @@ def shown(*, flipped: bool = False, number: int = 2) -> tuple[Shown, Volume]:
     inside = np.ones((2, 2, 3), bool)
     inside[1, 0, 1:] = False
     region = Region(((1, 3, 0), (3, 5, 3)), inside, 1)
-    return Shown(region, orient(volume), number, FRACTURE, NECK), volume
+    return Shown(region, axial(volume), number, FRACTURE, NECK), volume
 
 
 ANSWER = Answer(probability=0.8, raw=0.7, spread=0.02)

@@ -12,7 +12,8 @@ import pydicom.errors
 from pydicom import Dataset
 
 from inference.datasets.labelled import UnusableData
-from inference.preprocess.axial import orient, tilt_degrees, turn_degrees
+from inference.preprocess import orientation
+from inference.preprocess.orientation import tilt_degrees, turn_degrees
 from inference.volume import UnusableSeries, Volume, read_volume
 
 MOST_TILT = 45.0  # degrees: beyond it flips alone cannot make a series axial, another plane lies closer
@@ -58,7 +59,7 @@ def read_axial(paths: Sequence[Path], where: str) -> AxialCT:
     degrees = max(turn_degrees(volume), tilt_degrees(volume))
     if degrees > MOST_TILT:
         raise UnusableData(f"{where}: its slices lie {degrees:.0f} degrees off axial; only axial series are read")
-    axial = orient(volume)
+    axial = orientation.axial(volume)
     # Values beyond int16 are padding or metal; a wrap-around would turn metal into air.
     return AxialCT(volume, np.clip(np.rint(axial.array), -32768, 32767).astype(np.int16), axial.flipped)
 

@@ -30,9 +30,9 @@ from inference.nets.cervical_fracture import FractureNets, Scores, features
 from inference.nets.unet import VertebraUNet
 from inference.novelty import Novelty
 from inference.pipeline import UnknownPipeline, identity_of, manifests
-from inference.preprocess import content, input_limits
-from inference.preprocess.axial import Axial, orient
+from inference.preprocess import content, input_limits, orientation
 from inference.preprocess.crop import case_crop
+from inference.preprocess.orientation import Oriented
 from inference.vertebrae import CODES, Vertebrae
 from inference.volume import Volume
 
@@ -74,7 +74,7 @@ class Probabilities:
 class _Answers:
     """Everything that the networks said about one volume, in the orientation of `axial`."""
 
-    axial: Axial
+    axial: Oriented
     probabilities: Probabilities
     found: Vertebrae
     levels: Mapping[str, Answer]
@@ -154,7 +154,7 @@ def _analyse(model: _Model, volume: Volume) -> Analysis:
     start = time.perf_counter()
     manifest = model.manifests["model"]
     reason = input_limits.refuse(volume, manifest["input"])
-    axial = orient(volume)
+    axial = orientation.axial(volume)
     measured = {} if reason else content.measure(axial.array, volume.spacing)
     reason = reason or content.refuse(measured)
     crop = None if reason else case_crop(axial.array)
@@ -194,7 +194,7 @@ def _analyse(model: _Model, volume: Volume) -> Analysis:
     return replace(_analysis(model, volume, answers, shown, remarks, timings), heat_map=heat)
 
 
-def _answers(model: _Model, volume: Volume, axial: Axial, scores: Scores) -> _Answers:
+def _answers(model: _Model, volume: Volume, axial: Oriented, scores: Scores) -> _Answers:
     """Slices and case, then vertebrae, then both together."""
     fitted = model.manifests["model"]["calibration"]
     probabilities = calibrate(scores, fitted)

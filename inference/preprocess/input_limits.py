@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset
 
-from inference.preprocess.axial import tilt_degrees, turn_degrees
+from inference.preprocess.orientation import tilt_degrees, turn_degrees
 from inference.volume import Volume
 
 MAX_TILT = 45.0  # degrees; beyond it these are no axial slices

@@ -1,11 +1,12 @@
-"""Volumes in any axial position become feet to head, front to back, right to left, and results go back."""
+"""Volumes in any position become what the networks know, axial or sagittal, and results go back."""
 
 from itertools import product
 
 import numpy as np
 import pytest
 
-from inference.preprocess.axial import orient, tilt_degrees, turn_degrees
+from inference.preprocess import orientation
+from inference.preprocess.orientation import sagittal, tilt_degrees, turn_degrees
 from inference.volume import Volume
 
 SHAPE = (3, 4, 5)
@@ -38,7 +39,7 @@ ALL_FLIPS = [tuple(axis for axis in range(3) if chosen[axis]) for chosen in prod
 
 @pytest.mark.parametrize("flipped", ALL_FLIPS)
 def test_every_flip_is_undone(flipped):
-    axial = orient(volume(flipped=flipped))
+    axial = orientation.axial(volume(flipped=flipped))
     assert axial.flipped == flipped
     assert np.array_equal(axial.array, volume().array)
     assert axial.array.flags.c_contiguous  # torch takes no negative strides
@@ -47,7 +48,7 @@ def test_every_flip_is_undone(flipped):
 @pytest.mark.parametrize("flipped", ALL_FLIPS)
 def test_a_box_and_the_slice_values_go_back_to_the_volume(flipped):
     original = volume(flipped=flipped)
-    axial = orient(original)
+    axial = orientation.axial(original)
     box = ((1, 0, 2), (2, 3, 5))
     (s0, r0, c0), (s1, r1, c1) = axial.box_back(box)
     assert 0 <= s0 < s1 <= 3
@@ -60,7 +61,7 @@ def test_a_box_and_the_slice_values_go_back_to_the_volume(flipped):
 def test_the_volume_itself_is_left_as_it_was():
     original = volume(flipped=(0, 1))
     before = original.array.copy()
-    orient(original)
+    orientation.axial(original)
     assert np.array_equal(original.array, before)
 
 
@@ -87,3 +88,27 @@ def test_the_shear_of_a_tilted_gantry_counts_as_the_tilt_of_its_slices():
     affine = rotated(about=0, degrees=18)
     affine[:3, 0] = (0, 0, 2)  # the couch still moves along the patient
     assert tilt_degrees(volume(affine=affine)) == pytest.approx(18)
+
+
+SAGITTAL = np.array([(4.0, 0, 0), (0, 0, -0.5), (0, 0.5, 0)])  # directions of slices, rows, columns: left, feet, back
+
+
+def lying(order: tuple[int, int, int], flipped: tuple[int, ...]) -> Volume:
+    """Return sagittal slices with rows and columns in this order, and axes against the usual direction."""
+    usual = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+    affine = np.eye(4)
+    for own, axis in enumerate(order):
+        affine[:3, own] = SAGITTAL[axis] * (-1 if axis in flipped else 1)
+    return Volume(array=np.flip(usual, flipped).transpose(order), affine=affine, headers=(), frames=())
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)])
+@pytest.mark.parametrize("flipped", ALL_FLIPS)
+def test_sagittal_slices_are_turned_and_turned_back(order, flipped):
+    original = lying(order, flipped)
+    found = sagittal(original)
+    assert np.array_equal(found.array, np.arange(np.prod(SHAPE)).reshape(SHAPE))
+    assert np.array_equal(found.array_back(found.array), original.array)
+    (s0, r0, c0), (s1, r1, c1) = found.box_back(((1, 0, 2), (2, 3, 5)))
+    there = original.array[s0:s1, r0:r1, c0:c1]
+    assert np.array_equal(np.sort(there, axis=None), np.sort(found.array[1:2, 0:3, 2:5], axis=None))
