@@ -119,6 +119,11 @@ class Analysis:
     timings: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def limited(self) -> bool:
+        """Whether there is something that a reader must know before relying on the answer."""
+        return bool(self.reason or self.quality)
+
+    @property
     def positive(self) -> bool:
         """Whether the answer is "present"."""
         return self.case_probability is not None and self.case_probability >= self.threshold

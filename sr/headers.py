@@ -23,7 +23,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage
 from pydicom.valuerep import DA, DT, STR_VR, TM, validate_value
 
-from inference.findings import ModelIdentity
+from inference.findings import Analysis, ModelIdentity
 from inference.volume import Volume
 from sr.run import Run
 
@@ -153,6 +153,11 @@ def finish(dataset: Dataset, header: Dataset, run: Run, made_by: Equipment) -> N
     for event in ("InstanceCreation", "Content", "Series"):
         setattr(dataset, f"{event}Date", DA(moment.date()))
         setattr(dataset, f"{event}Time", TM(moment.time()))
+
+
+def caution(analysis: Analysis) -> str:
+    """What descriptions and pictures, which have no room for the reasons, say of an answer with limits."""
+    return "Limited analysis: see report." if analysis.limited else ""
 
 
 def short(text: str) -> str:

@@ -50,7 +50,7 @@ def write(volume: Volume, analysis: Analysis, run: Run) -> Dataset | None:
         ],
         voi_lut_transformations=[hd.VOILUTTransformation(window_center=0.5, window_width=1.0)],
         content_label="HEATMAP",
-        content_description=headers.short(f"Where the network looked. {notice}"),
+        content_description=headers.short(f"{headers.caution(analysis)} Where the network looked. {notice}"),
         series_description=headers.short(f"AI heat map, not for diagnosis. {notice}"),
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )

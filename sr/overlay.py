@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from inference.findings import Analysis, Finding
 from inference.volume import Volume
+from sr import headers
 from sr.report import label
 
 #: Lowest and highest HU shown: bone, with the soft tissue just visible.
@@ -35,6 +36,7 @@ def render(volume: Volume, analysis: Analysis, finding: Finding | None) -> np.nd
         _write(draw, (8, 6), label(finding), BOX)
     else:
         _write(draw, (8, 6), f"No {analysis.target.meaning.lower()} found", TEXT)
+    _write(draw, (8, 28), headers.caution(analysis), TEXT)
     notice = textwrap.wrap(analysis.model.notice or "Not for primary diagnosis.", width // 9)
     _write(draw, (8, height - 6 - 20 * len(notice)), "\n".join(notice), TEXT)
     result: np.ndarray = np.array(image)

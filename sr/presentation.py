@@ -41,7 +41,7 @@ def write(volume: Volume, analysis: Analysis, run: Run) -> Dataset | None:
         software_versions=made_by.software_version,
         device_serial_number=made_by.serial_number,
         content_label=_LAYER,
-        content_description=headers.short(f"AI findings. {analysis.model.notice}"),
+        content_description=headers.short(f"{headers.caution(analysis)} AI findings. {analysis.model.notice}"),
         graphic_annotations=[
             _annotation(finding, n, stand_ins, layer, run) for finding in analysis.findings for n in _slices(finding)
         ],

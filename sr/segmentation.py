@@ -67,7 +67,7 @@ def encode(volume: Volume, analysis: Analysis, run: Run, *, kind: Kind, pixels: 
         software_versions=made_by.software_version,
         device_serial_number=made_by.serial_number,
         content_label="FINDINGS",
-        content_description=headers.short(f"{analysis.target.meaning}. {notice}"),
+        content_description=headers.short(f"{headers.caution(analysis)} {analysis.target.meaning}. {notice}"),
         series_description=headers.short(f"AI segmentation. {notice}"),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=True,

@@ -62,6 +62,14 @@ def test_the_notice_is_part_of_the_picture():
     assert difference[-40:].any() and not difference[:-40].any()
 
 
+def test_an_answer_with_limits_says_so_in_the_picture():
+    whole, limited = (replace(ANALYSIS, quality=quality) for quality in ((), ("one slice is missing",)))
+    for finding in (FINDING, None):
+        plain, marked = (overlay.render(VOLUME, one, finding) for one in (whole, limited))
+        changed = np.flatnonzero((plain != marked).any(axis=(1, 2)))
+        assert 28 <= changed.min() <= changed.max() < 56, "one line below the label"
+
+
 def test_a_long_notice_is_wrapped_and_not_cut_off():
     text = "Research use only. " * 12
     analysis = replace(ANALYSIS, model=replace(ANALYSIS.model, notice=text.strip()))

@@ -147,6 +147,14 @@ def test_the_object_is_binary_and_says_it_is_for_research():
     assert "Research use only" in result.ContentDescription
 
 
+def test_the_description_says_that_an_answer_has_limits():
+    volume = volume_of(ct_headers())
+    limited = analysis_of(volume)
+    assert limited.quality
+    assert written(volume, limited).ContentDescription.startswith("Limited analysis: see report. Fracture.")
+    assert written(volume, replace(limited, quality=())).ContentDescription.startswith("Fracture. Research use only")
+
+
 def test_a_mask_without_a_voxel_makes_no_segment():
     volume = volume_of(ct_headers())
     analysis = analysis_of(volume)
