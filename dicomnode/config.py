@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dicomnode.errors import ConfigError
@@ -27,6 +27,13 @@ class Receive(_Table):
     host: str = "0.0.0.0"  # noqa: S104 - a listener for the hospital network
     port: Port = 11112
     allow: tuple[str, ...] = ("*",)
+    tls: bool = False
+
+
+class Tls(_Table):
+    certificate: Path
+    key: Path
+    authorities: Path
 
 
 class Assembly(_Table):
@@ -38,6 +45,7 @@ class Sender(_Table):
     ae_title: AETitle
     host: str | None = None
     port: Port | None = None
+    tls: bool = False
     quiet_seconds: Annotated[float, Field(gt=0)] | None = None
 
 
@@ -51,6 +59,7 @@ class Destination(_Table):
     ae_title: AETitle
     host: str
     port: Port
+    tls: bool = False
     results: tuple[ResultKind, ...] = USUAL_RESULTS
     max_frames: Annotated[int, Field(ge=1)] | None = None
 
@@ -79,6 +88,7 @@ class Config(BaseSettings):
 
     data_dir: Path = Path("dicomnode-data")
     receive: Receive = Receive()
+    tls: Tls | None = None
     assembly: Assembly = Assembly()
     sender: tuple[Sender, ...] = ()
     destination: tuple[Destination, ...] = ()
@@ -92,6 +102,13 @@ class Config(BaseSettings):
         if len({destination.name for destination in value}) < len(value):
             raise ValueError("two destinations have the same name")
         return value
+
+    @model_validator(mode="after")
+    def _tls_has_certificates(self) -> Config:
+        peers: tuple[Receive | Sender | Destination, ...] = (self.receive, *self.sender, *self.destination)
+        if self.tls is None and any(peer.tls for peer in peers):
+            raise ValueError("tls = true needs the table [tls] with certificate, key and authorities")
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -196,10 +196,21 @@ def _character_sets(config: Config) -> Iterator[str]:
 def _security(config: Config) -> Iterator[str]:
     yield "## Security"
     yield ""
+    secured = [name for name, on in [("the receiver", config.receive.tls), *_secured(config)] if on]
     yield (
-        "No secure transport profile is supported: keep the node in a protected network. Callers are restricted by AE "
-        "title and address (`receive.allow`). No audit messages by PS3.15 A.5 are sent. Objects are not de-identified."
+        "BCP 195 TLS Secure Transport Connection Profile (PS3.15 B.12), 1.2 and 1.3, with a certificate on both sides; "
+        f"in this configuration for {', '.join(secured) or 'nobody: keep the node in a protected network'}."
     )
+    yield ""
+    yield (
+        "Callers are restricted by AE title and address (`receive.allow`). No audit messages by PS3.15 A.5 are sent. "
+        "Objects are not de-identified."
+    )
+
+
+def _secured(config: Config) -> list[tuple[str, bool]]:
+    destinations = [(f"destination {peer.name}", peer.tls) for peer in config.destination]
+    return destinations + [(f"sender {peer.ae_title}", peer.tls) for peer in config.sender]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:

@@ -18,11 +18,11 @@ from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit
 
 import inference.pipeline
 from dicomnode import ledger
-from dicomnode.config import CONFIG_DIR, Config
+from dicomnode.config import CONFIG_DIR, Config, Destination
 from dicomnode.errors import NodeError, Transient
 from dicomnode.network.echo import echo
 from dicomnode.network.listen import TRANSFER_SYNTAXES
-from dicomnode.network.send import Address
+from dicomnode.peers import destination_address, listener_tls, own_address
 from dicomnode.spool import LOW_WATER_BYTES, flush_folder
 from inference.volume import decode_pixels
 from inference.weights import UntrustedWeights
@@ -45,6 +45,8 @@ def examine(config: Config) -> Iterator[Check]:
     yield _guard("data directory", lambda: _data_dir(config))
     yield _guard("ledger", lambda: _ledger(config))
     yield _guard("receive port", lambda: _port(config))
+    if config.receive.tls:
+        yield _guard("TLS", lambda: _tls(config))
     for name in inference.pipeline.names(CONFIG_DIR):
         yield _guard(f"model {name}", lambda name=name: _model(name))  # type: ignore[misc]
     for syntax in TRANSFER_SYNTAXES:
@@ -54,8 +56,7 @@ def examine(config: Config) -> Iterator[Check]:
     if not config.destination:
         yield Check(name="destinations", ok=False, detail="none configured: results stay in the data directory")
     for destination in config.destination:
-        address = Address(ae_title=destination.ae_title, host=destination.host, port=destination.port)
-        yield _guard(f"destination {destination.name}", lambda address=address: _echo(config, address))  # type: ignore[misc]
+        yield _guard(f"destination {destination.name}", lambda peer=destination: _echo(config, peer))  # type: ignore[misc]
 
 
 def _guard(name: str, look: Callable[[], str]) -> Check:
@@ -115,12 +116,16 @@ def _port(config: Config) -> str:
         with socket.create_server((config.receive.host, config.receive.port)):
             return f"{where} is free"
     except OSError as error:
-        address = Address(ae_title=config.receive.ae_title, host="127.0.0.1", port=config.receive.port)
         try:
-            echo(address, calling_ae=config.receive.ae_title)
+            echo(own_address(config), calling_ae=config.receive.ae_title)
         except Transient:
             raise NodeError(f"{where}: {error.strerror}", hint="another program uses it, or root is needed") from error
         return f"{where}: the node is running and answers C-ECHO"
+
+
+def _tls(config: Config) -> str:
+    listener_tls(config)
+    return "the certificate, its key and the authorities can be used"
 
 
 def _model(name: str) -> str:
@@ -184,6 +189,7 @@ def _clock() -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
 
 
-def _echo(config: Config, address: Address) -> str:
+def _echo(config: Config, peer: Destination) -> str:
+    address = destination_address(config, peer)
     seconds = echo(address, calling_ae=config.receive.ae_title)
     return f"{address} answered C-ECHO in {seconds * 1e3:.0f} ms"

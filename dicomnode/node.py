@@ -34,8 +34,9 @@ from dicomnode.config import Config, Destination
 from dicomnode.errors import Permanent, Transient
 from dicomnode.ledger import Ledger
 from dicomnode.network.find import count_instances
-from dicomnode.network.send import Address, send
+from dicomnode.network.send import send
 from dicomnode.parcel import pack
+from dicomnode.peers import destination_address, sender_address
 from dicomnode.selection import Choice
 from dicomnode.spool import Spool
 from dicomnode.study import Study
@@ -126,7 +127,7 @@ def deliver(node: Node, task: Task, destination: Destination) -> None:
         node.ledger.finish_delivery(task, "superseded by a newer answer before it was sent")
         return
     parcel = pack(node.ledger.results(parent_id), destination)
-    address = Address(ae_title=destination.ae_title, host=destination.host, port=destination.port)
+    address = destination_address(node.config, destination)
     try:
         faults.reach("sending")
         paths = [r.path for r in parcel.results]
@@ -200,9 +201,9 @@ def _ask_sender(node: Node, study: Study) -> int | None:
     """The sender's own count, if it is configured as queryable and answers."""
     for transfer in study.transfers:
         sender = node.config.sender_for(transfer.calling_ae)
-        if sender is None or sender.host is None or sender.port is None:
+        address = sender_address(node.config, sender) if sender else None
+        if address is None:
             continue
-        address = Address(ae_title=sender.ae_title, host=sender.host, port=sender.port)
         try:
             ours = node.ledger.result_series(study.uid)
             return count_instances(address, study.uid, calling_ae=node.config.receive.ae_title, without=ours)

@@ -16,6 +16,7 @@ from dicomnode.header import read_instance
 from dicomnode.ledger import Ledger
 from dicomnode.network.association import UNKNOWN_CALLED, UNKNOWN_CALLING, Peer, Rejected, StoreRequest
 from dicomnode.network.listen import Listener
+from dicomnode.peers import listener_tls
 from dicomnode.spool import Part, Spool, digest_of
 from dicomnode.study import Instance
 from dicomnode.supervise import Life
@@ -34,7 +35,7 @@ def run(config: Config, life: Life) -> None:
     broken = store.lose_open_associations(_is_whole)
     swept = spool.sweep()
     receiver = Receiver(config.receive, spool, store)
-    listener = Listener(receiver, host=config.receive.host, port=config.receive.port)
+    listener = Listener(receiver, host=config.receive.host, port=config.receive.port, tls=listener_tls(config))
     logger.info("listening", extra={"port": listener.port, "swept": swept + broken})
     life.stop.wait()
     listener.stop()

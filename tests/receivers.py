@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -27,12 +28,15 @@ from dicomnode.spool import Spool, dataset_offset, digest_of
 class Running:
     """A receiver on a free port, with its spool and ledger."""
 
-    def __init__(self, folder: Path, **receive) -> None:
+    def __init__(self, folder: Path, *, tls: Sequence[ssl.SSLContext | None] = (None, None), **receive) -> None:
+        server, client = tls
         config = Config(data_dir=folder, receive=Receive(host="127.0.0.1", **receive))
         folder.mkdir(exist_ok=True)
         self.spool, self.ledger = Spool(folder / "spool"), ledger.connect(config.ledger_url)
-        self.listener = Listener(Receiver(config.receive, self.spool, self.ledger), host="127.0.0.1", port=0)
-        self.address = Address(ae_title=config.receive.ae_title, host="127.0.0.1", port=self.listener.port)
+        receiver = Receiver(config.receive, self.spool, self.ledger)
+        self.listener = Listener(receiver, host="127.0.0.1", port=0, tls=server)
+        port = self.listener.port
+        self.address = Address(ae_title=config.receive.ae_title, host="127.0.0.1", port=port, tls=client)
 
     def stored(self) -> dict[str, str]:
         return {instance.sop_uid: digest_of(instance) for instance in self.ledger.instances()}

@@ -12,7 +12,7 @@ from dicomnode.errors import ConfigError
 
 MANUAL = (CONFIG_DIR / "dicomnode.toml").read_text()
 #: The tables that stand there as comments, as TOML.
-COMMENTED = "\n".join(re.findall(r"^# (\[\[.*\]\]|\w+ = .*)$", MANUAL, re.MULTILINE))
+COMMENTED = "\n".join(re.findall(r"^# (\[.*\]|\w+ = .*)$", MANUAL, re.MULTILINE))
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> set[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -131,8 +132,12 @@ class Connection:
         self.busy = False  # inside a message
         self.draining = False  # set by another thread: end after the message
 
-    def serve(self, acceptor: Acceptor, contexts: Sequence[PresentationContext]) -> None:
+    def serve(
+        self, acceptor: Acceptor, contexts: Sequence[PresentationContext], tls: ssl.SSLContext | None = None
+    ) -> None:
         """Negotiate, then answer until the peer releases, aborts, misbehaves or vanishes."""
+        if tls is not None:
+            self._wire.secure(tls)
         self._wire.open()
         request, peer = self._read_request()
         try:
@@ -163,6 +168,10 @@ class Connection:
     def close(self) -> None:
         """From another thread: cut the connection."""
         self._wire.cut()
+
+    def end(self) -> None:
+        """After `serve`: give the socket back."""
+        self._wire.close()
 
     # -- negotiation ----------------------------------------------------------------------------------------
 

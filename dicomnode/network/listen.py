@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 import time
 import uuid
@@ -62,9 +63,16 @@ class Listener:
     """Accepts connections in a thread of its own until `stop`."""
 
     def __init__(
-        self, acceptor: Acceptor, *, host: str, port: int, contexts: Sequence[PresentationContext] | None = None
+        self,
+        acceptor: Acceptor,
+        *,
+        host: str,
+        port: int,
+        contexts: Sequence[PresentationContext] | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._acceptor = _Limited(acceptor, MAX_ASSOCIATIONS)
+        self._tls = tls
         self._contexts = storage_contexts() if contexts is None else contexts
         self._connections: set[Connection] = set()
         self._stopping = False
@@ -107,7 +115,7 @@ class Listener:
                 sock.close()
                 continue
             connection = Connection(sock, address=address[0], name=uuid.uuid4().hex)
-            thread = threading.Thread(target=self._serve, args=(connection, sock, address[0]), daemon=True)
+            thread = threading.Thread(target=self._serve, args=(connection, address[0]), daemon=True)
             self._connections.add(connection)
             try:
                 thread.start()
@@ -116,9 +124,9 @@ class Listener:
                 self._connections.discard(connection)
                 sock.close()
 
-    def _serve(self, connection: Connection, sock: socket.socket, address: str) -> None:
+    def _serve(self, connection: Connection, address: str) -> None:
         try:
-            connection.serve(self._acceptor, self._contexts)
+            connection.serve(self._acceptor, self._contexts, self._tls)
         except Rejected as rejection:
             logger.warning("association rejected", extra={"address": address, "why": str(rejection)})
         except PeerError as error:
@@ -130,7 +138,7 @@ class Listener:
             logger.exception("association ended by an internal error", extra={"address": address})
         finally:
             self._connections.discard(connection)
-            sock.close()
+            connection.end()
 
 
 class _Limited:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,6 +19,7 @@ from pynetdicom.presentation import PresentationContext
 
 from dicomnode.errors import Transient
 from dicomnode.header import IDENTIFIERS
+from dicomnode.network import tls
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ class Address:
     ae_title: str
     host: str
     port: int
+    #: How to speak TLS with it; None for plain TCP.
+    tls: ssl.SSLContext | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.ae_title}@{self.host}:{self.port}"
@@ -64,6 +68,7 @@ def connect(address: Address, contexts: Sequence[PresentationContext], *, callin
             address.port,
             contexts=list(contexts),
             ae_title=address.ae_title,
+            tls_args=(address.tls, address.host) if address.tls else None,
             evt_handlers=[(evt.EVT_CONN_OPEN, _no_delay), (evt.EVT_PDU_RECV, _keep_rejection, [rejections])],
         )
     except OSError as error:  # pynetdicom keeps to itself what goes wrong later, but not a name without an address
@@ -77,6 +82,8 @@ def connect(address: Address, contexts: Sequence[PresentationContext], *, callin
         )
     if association.acceptor.primitive is not None:
         raise Transient(f"{address} accepts none of the SOP classes that were offered")
+    if address.tls and (why := tls.problem(address.tls, address.host, address.port)):
+        raise Transient(f"{address}: no TLS connection: {why}", hint="compare the certificates and authorities of both")
     raise Transient(f"{address} does not answer", hint="check host, port and firewall; try: dicomnode echo")
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import time
 from typing import NamedTuple
+
+from dicomnode.network.tls import HANDSHAKE_SECONDS
 
 PDU_SECONDS = 20.0  # for the rest of a PDU that has begun
 MAX_PDU_BYTES = 256 << 10  # offered to the peer, and enforced
@@ -43,6 +46,16 @@ class Wire:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._buffer = bytearray(MAX_PDU_BYTES)
+
+    def secure(self, context: ssl.SSLContext) -> None:
+        """Shake hands as the server."""
+        self._socket.settimeout(HANDSHAKE_SECONDS)
+        try:
+            self._socket = context.wrap_socket(self._socket, server_side=True)
+        except TimeoutError as error:
+            raise PeerError("TLS: silent for too long") from error
+        except OSError as error:  # its own reasons, and a connection that is gone
+            raise PeerError(f"TLS: {error}") from error
 
     def open(self) -> None:
         """Make the connection ready; it may be gone already."""
@@ -109,7 +122,12 @@ class Wire:
     def cut(self) -> None:
         """From any thread: end the connection now, whoever waits for it."""
         with contextlib.suppress(OSError):  # it is closed already
-            self._socket.shutdown(socket.SHUT_RDWR)
+            # Not the method of a TLS socket, which would read on without TLS in the thread that waits.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
 
 
 def values(pdu: Pdu) -> list[Value]:

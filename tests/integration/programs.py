@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,10 +22,12 @@ from dicomnode.config import Config
 from dicomnode.errors import Transient
 from dicomnode.network.echo import echo
 from dicomnode.network.send import Address, send
+from dicomnode.network.tls import Files, client
 from tests.integration.validators import require
 
 T = TypeVar("T")
 DICOMNODE = Path(sys.executable).with_name("dicomnode")
+TLS_FILES = ("certificate", "key", "authorities")
 FINAL = ("done", "not_applicable", "failed")
 
 
@@ -68,13 +71,15 @@ class Node:
         allow: Sequence[str] = ("*",),
         port: int | None = None,
         results: Sequence[str] = ("seg", "sr", "sc"),
+        tls: Files | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.address = local("DICOMNODE", port or free_port())
+        self.address = replace(local("DICOMNODE", port or free_port()), tls=client(tls) if tls else None)
         self.data_dir, self.config, self.log = folder / "data", folder / "node.toml", folder / "node.log"
         lines = [
             f'data_dir = "{self.data_dir}"',
             f'[receive]\nhost = "127.0.0.1"\nport = {self.address.port}\nallow = {json.dumps(list(allow))}',
+            *(["tls = true\n[tls]", *(f'{k} = "{getattr(tls, k)}"' for k in TLS_FILES)] if tls else []),
             f"[assembly]\nquiet_seconds = {quiet_seconds}",
             "[web]\nport = 0",
             *(f'[[sender]]\nae_title = "{s.ae_title}"\nhost = "{s.host}"\nport = {s.port}' for s in senders),

@@ -17,6 +17,7 @@ from pydicom.uid import (
 )
 
 from dicomnode.doctor import encode_sample
+from tests.certificates import authority, identity
 from tests.integration.programs import Node, dcmtk, running
 from tests.integration.test_recovery import sha256, write_series
 
@@ -110,3 +111,33 @@ def test_a_client_that_is_killed_half_way_leaves_what_it_was_told_and_nothing_el
     document = node.answer("1.2.3.13")
     assert 20 <= document["instances"] < 300
     assert "association lost" in document["released_because"]
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    ours = identity(authority(folder), "node")
+    with running(Node(folder, tls=ours)) as it:
+        yield it, ours
+
+
+def over_tls(ours, key=None):
+    """Return DCMTK's options; `key` is the identity that it shows."""
+    key = key or ours
+    return "+tls", key.key, key.certificate, "+cf", ours.authorities, "-ic" if key is not ours else "-rc"
+
+
+def test_storescu_sends_over_tls(secured, tmp_path):
+    node, ours = secured
+    files = write_series(tmp_path / "in", study="71", slices=3)
+    done = run("storescu", node, *over_tls(ours), *where(node), *files)
+    assert done.returncode == 0, done.stderr
+    assert set(node.digests().values()) == {sha256(path) for path in files}
+
+
+def test_echoscu_without_our_authority_or_without_tls_is_not_answered(secured, tmp_path):
+    node, ours = secured
+    stranger = identity(authority(tmp_path, "other"), "stranger")
+    assert run("echoscu", node, *over_tls(ours, stranger), *where(node)).returncode != 0
+    assert run("echoscu", node, *where(node)).returncode != 0
+    assert run("echoscu", node, *over_tls(ours), *where(node)).returncode == 0
