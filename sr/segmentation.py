@@ -12,8 +12,12 @@ from inference.volume import Volume
 from sr import codes, frames, headers
 from sr.run import Kind, Run, derived_uid
 
-#: Colours that stay apart on grey images, RGB; the first ones are for the most important segments.
-_COLOURS = ((230, 60, 50), (250, 180, 40), (70, 190, 90), (60, 150, 230), (170, 90, 220), (40, 200, 200))
+#: Colours that stay apart on grey images, RGB; the first ones are for the most important segments. Enough for three
+#: findings and seven vertebrae, so that none of these looks like a finding.
+_COLOURS = (
+    (230, 60, 50), (250, 180, 40), (70, 190, 90), (60, 150, 230), (170, 90, 220),
+    (40, 200, 200), (240, 130, 190), (170, 220, 60), (90, 100, 240), (170, 110, 60),
+)  # fmt: skip
 
 _TYPES = {
     Kind.SEG: hd.seg.SegmentationTypeValues.BINARY,

@@ -3,13 +3,16 @@
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Literal
 
 import numpy as np
+import pydicom
 
 from inference.phantom import mechanisms, mimics
 from inference.phantom.cervical_ct import Rendered, render, sample_spec
 from inference.phantom.specification import LEVELS, PROFILES, PhantomSpec
+from inference.phantom.studies import write_studies
 from inference.phantom.vendors import VENDORS
 
 SMALL_SEED = 689  # the smallest whole neck of the first 1500 seeds: 93 slices of 208 x 208, one facet of C3
@@ -19,6 +22,16 @@ SMALL_SEED = 689  # the smallest whole neck of the first 1500 seeds: 93 slices o
 def rendered(seed: int = SMALL_SEED, profile: str = "standard", *, positive: bool | None = None) -> Rendered:
     """Return the phantom of a seed, with its label or a forced one."""
     return locked(render(sample_spec(seed, profile, positive=positive)))
+
+
+@cache
+def broken_neck() -> tuple[Path, ...]:
+    """Return the images of a study with a fracture that the shipped model finds, from the range training never saw."""
+    folder = Path(mkdtemp(prefix="phantom-"))
+    [study] = write_studies(folder, count=1, seed=950_092, profile="standard", truth=False, positive=True)
+    # Without the dose report, which is an SR too: every SR that the PACS ends up with is ours.
+    files = (path for path in study.iterdir() if pydicom.dcmread(path, specific_tags=["Modality"]).Modality == "CT")
+    return tuple(sorted(files))
 
 
 def locked(phantom: Rendered) -> Rendered:

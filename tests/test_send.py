@@ -176,6 +176,14 @@ def test_a_peer_that_never_answers_a_store_request_is_given_up(tmp_path, monkeyp
         given_up.set()
 
 
+def test_an_answer_that_pynetdicoms_own_thread_took_first_is_put_back():
+    with peer(CT, answering(lambda _uid: 0x0000)) as address:
+        association = sending.connect(address, CT, calling_ae="US")
+        association._serve_request("answer", 1)
+        assert association.dimse.get_msg(block=True) == (1, "answer")
+        association.release()
+
+
 @pytest.mark.parametrize("content", [b"", b"a letter about the patient", bytes(128) + b"DICM"])
 def test_a_file_that_is_no_dicom_is_named_and_the_others_arrive(tmp_path, content):
     letter = tmp_path / "letter.txt"

@@ -74,6 +74,9 @@ def connect(address: Address, contexts: Sequence[PresentationContext], *, callin
     except OSError as error:  # pynetdicom keeps to itself what goes wrong later, but not a name without an address
         raise Transient(f"{address}: {error.strerror}", hint="check the host name and the name server") from error
     if association.is_established:
+        # On a busy machine pynetdicom's own thread wakes up late from the message before, takes the answer to the next
+        # off the queue, and drops it. We serve no requests here, so whatever it takes goes back.
+        association._serve_request = lambda message, context: association.dimse.msg_queue.put((context, message))
         return association
     if rejections:  # not `is_rejected`: pynetdicom misses an answer that comes before it waits for one
         raise Transient(

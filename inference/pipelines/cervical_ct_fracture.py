@@ -298,6 +298,7 @@ def _analysis(
     remarks: tuple[str, ...],
     timings: Mapping[str, float],
 ) -> Analysis:
+    fractures = [one.mask(volume.array.shape) for one, _ in shown]
     return Analysis(
         pipeline=NAME,
         state="done",
@@ -310,21 +311,27 @@ def _analysis(
         slice_probabilities=tuple(float(p) for p in answers.axial.slices_back(answers.probabilities.slices)),
         level_probabilities={level: answer.probability for level, answer in answers.levels.items()},
         findings=tuple(one.finding(volume.voxel_mm3, answer) for one, answer in shown),
-        masks=(*(one.mask(volume.array.shape) for one, _ in shown), *_outlines(answers, volume)),
+        masks=(*fractures, *_outlines(answers, volume, fractures)),
         quality=remarks,
         timings={**timings, "total": sum(timings.values())},
     )
 
 
-def _outlines(answers: _Answers, volume: Volume) -> list[Mask]:
-    """The named cervical vertebrae as segments."""
+def _outlines(answers: _Answers, volume: Volume, fractures: Sequence[Mask]) -> list[Mask]:
+    """The named cervical vertebrae as segments, without what is a segment of its own already.
+
+    Segments that overlap are legal, but viewers mix their colours, and OHIF 3.13 loses some of their slices.
+    """
     masks = []
+    taken = np.zeros(volume.array.shape, bool)
+    for fracture in fractures:
+        taken |= fracture.array
     for level in (level for level in CERVICAL if level in answers.found.named):
         one = answers.found.named[level]
         low, high = tuple(side.start for side in one.box), tuple(side.stop for side in one.box)
         box = ((low[0], low[1], low[2]), (high[0], high[1], high[2]))
         array = fracture_regions.in_volume(box, one.inside, answers.axial, volume.array.shape)
-        masks.append(Mask(label=level, array=array, kind=CODES[level]))
+        masks.append(Mask(label=level, array=array & ~taken, kind=CODES[level]))
     return masks
 
 

@@ -23,12 +23,13 @@ from dicomnode.errors import Transient
 from dicomnode.network.echo import echo
 from dicomnode.network.send import Address, send
 from dicomnode.network.tls import Files, client
-from tests.integration.validators import require
+from tests.integration.validators import missing, require
 
 T = TypeVar("T")
 DICOMNODE = Path(sys.executable).with_name("dicomnode")
 TLS_FILES = ("certificate", "key", "authorities")
 FINAL = ("done", "not_applicable", "failed")
+DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 def free_port() -> int:
@@ -171,12 +172,17 @@ def running(node: Node, **environment: str) -> Iterator[Node]:
 class Orthanc:
     """Debian's Orthanc as the PACS."""
 
-    def __init__(self, folder: Path, *, routes_to: Address | None = None, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, routes_to: Address | None = None, port: int | None = None, dicomweb: bool = False
+    ) -> None:
         self._program = require("Orthanc")
+        if dicomweb and not DICOMWEB.exists():
+            missing("Orthanc's DICOMweb plugin")
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.address = local("PACS", port or free_port())
         self._http = free_port()
+        self.url = f"http://127.0.0.1:{self._http}"
         script = folder / "route.lua"
         # The rule that docs/operations.md gives.
         script.write_text(
@@ -187,10 +193,10 @@ class Orthanc:
         peers = {"dicomnode": [routes_to.ae_title, routes_to.host, routes_to.port]} if routes_to else {}
         settings = {
             "Name": "pacs", "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"),
-            "HttpPort": self._http, "DicomPort": self.address.port, "DicomAet": "PACS", "StableAge": 2, "Plugins": [],
+            "HttpPort": self._http, "DicomPort": self.address.port, "DicomAet": "PACS", "StableAge": 2,
             "AuthenticationEnabled": False, "RemoteAccessAllowed": False, "DicomModalities": peers,
             "DicomAlwaysAllowStore": True, "DicomAlwaysAllowFind": True, "DicomAlwaysAllowEcho": True,
-            "LuaScripts": [str(script)] if routes_to else [],
+            "LuaScripts": [str(script)] if routes_to else [], "Plugins": [str(DICOMWEB)] if dicomweb else [],
         }  # fmt: skip
         (folder / "orthanc.json").write_text(json.dumps(settings))
         self._process: subprocess.Popen[bytes] | None = None
@@ -219,7 +225,7 @@ class Orthanc:
         return json.loads(self.raw(path))
 
     def raw(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._http}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as answer:
             return bytes(answer.read())
 
     def series(self) -> list[tuple[str, int]]:
@@ -238,8 +244,8 @@ class Orthanc:
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path, *, routes_to: Address | None = None) -> Iterator[Orthanc]:
-    pacs = Orthanc(folder, routes_to=routes_to)
+def orthanc(folder: Path, *, routes_to: Address | None = None, dicomweb: bool = False) -> Iterator[Orthanc]:
+    pacs = Orthanc(folder, routes_to=routes_to, dicomweb=dicomweb)
     pacs.start()
     try:
         yield pacs

@@ -6,33 +6,21 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import pydicom
 import pytest
 from pydicom.uid import Comprehensive3DSRStorage
 
 from dicomnode.ledger import Ledger
-from inference.phantom.studies import write_studies
 from tests.integration.programs import Node, Orthanc, free_port, local, orthanc, running, send_all, wait_for
 from tests.integration.validators import dciodvfy, sr_validator
+from tests.phantoms import broken_neck
 
 REAL_CT = Path(__file__).resolve().parents[3] / "shared" / "data" / "ct-philips-study"
 RESULTS = {"SEG": 1, "SR": 1, "OT": 1}
 #: All that Debian's Orthanc accepts: it has not heard of label maps.
 KINDS = ("seg", "sr", "sc", "csr", "gsps", "kos", "pdf", "pmap", "reject")
-
-
-@cache
-def phantom() -> tuple[Path, ...]:
-    """The images of a study with a fracture that the shipped model finds, from the range that training never saw."""
-    folder = Path(mkdtemp(prefix="phantom-"))
-    [study] = write_studies(folder, count=1, seed=950_092, profile="standard", truth=False, positive=True)
-    # Without the dose report, which is an SR too: every SR that the PACS ends up with is ours.
-    files = (path for path in study.iterdir() if pydicom.dcmread(path, specific_tags=["Modality"]).Modality == "CT")
-    return tuple(sorted(files))
 
 
 def uid_of(path: Path) -> str:
@@ -66,9 +54,9 @@ def settled(book: Ledger, uid: str, entries: int) -> bool:
 
 
 def test_a_routed_study_comes_back_with_valid_results_and_is_not_analysed_again_when_they_are_routed_too(tmp_path):
-    uid = uid_of(phantom()[0])
+    uid = uid_of(broken_neck()[0])
     with hospital(tmp_path, asks=True) as (pacs, node):
-        send_all(phantom(), pacs.address)
+        send_all(broken_neck(), pacs.address)
         wait_for("the results in the PACS", lambda: in_the_pacs(pacs, RESULTS))
         # The results make the study stable again, and Orthanc routes it once more, with them.
         wait_for("the second routing", lambda: settled(node.ledger, uid, 9))
@@ -77,7 +65,7 @@ def test_a_routed_study_comes_back_with_valid_results_and_is_not_analysed_again_
         files = {m: pacs.save(pacs.instances(m)[0], tmp_path / f"{m}.dcm") for m in RESULTS}
         assert in_the_pacs(pacs, RESULTS)
     assert document["state"] == "done"
-    count = len(phantom())
+    count = len(broken_neck())
     assert document["released_because"] == f"complete: {count} of {count} instances by the sender's count"
     assert [d["state"] for d in document["deliveries"]] == ["done"]
     assert not document["superseded"]
@@ -86,7 +74,7 @@ def test_a_routed_study_comes_back_with_valid_results_and_is_not_analysed_again_
         assert dciodvfy(path) == []
     assert sr_validator(files["SR"]) == []
     report, segmentation = pydicom.dcmread(files["SR"]), pydicom.dcmread(files["SEG"])
-    source = pydicom.dcmread(phantom()[0])
+    source = pydicom.dcmread(broken_neck()[0])
     for keyword in ("PatientID", "PatientName", "AccessionNumber", "StudyDate"):
         assert report[keyword].value == segmentation[keyword].value == source[keyword].value
     referenced = {
@@ -95,14 +83,14 @@ def test_a_routed_study_comes_back_with_valid_results_and_is_not_analysed_again_
         for series in study.ReferencedSeriesSequence
         for instance in series.ReferencedSOPSequence
     }
-    sent = {str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for path in phantom()}
+    sent = {str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID) for path in broken_neck()}
     assert segmentation.SOPInstanceUID in referenced
     assert referenced <= sent | {segmentation.SOPInstanceUID}
 
 
 def test_images_that_come_after_the_answer_give_a_new_one_that_names_the_old(tmp_path):
-    late, early = phantom()[60:64], phantom()[:60] + phantom()[64:]
-    uid = uid_of(phantom()[0])
+    late, early = broken_neck()[60:64], broken_neck()[:60] + broken_neck()[64:]
+    uid = uid_of(broken_neck()[0])
     with hospital(tmp_path, routes=False, results=KINDS) as (pacs, node):
         send_all(early, node.address)
         first = node.answer(uid)
@@ -135,10 +123,10 @@ def test_images_that_come_after_the_answer_give_a_new_one_that_names_the_old(tmp
 
 
 def test_a_pacs_that_is_down_gets_the_results_once_it_is_back(tmp_path):
-    uid = uid_of(phantom()[0])
+    uid = uid_of(broken_neck()[0])
     with hospital(tmp_path, routes=False) as (pacs, node):
         pacs.stop()
-        send_all(phantom(), node.address)
+        send_all(broken_neck(), node.address)
         wait_for(
             "a delivery that is put off",
             lambda: any(d["attempts"] for s in _studies(node) for d in s["deliveries"]),

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NoReturn
 
 import pydicom
 import pytest
@@ -45,12 +46,13 @@ ALLOWED_WARNINGS = {
 
 def require(tool: str) -> str:
     """Return the path of a tool; without it fail where tools are promised, else skip the test."""
-    path = shutil.which(tool)
-    if path is None:
-        if os.environ.get("DICOMNODE_REQUIRE_TOOLS") == "1":
-            pytest.fail(f"{tool} is not installed, and DICOMNODE_REQUIRE_TOOLS=1 promises it")
-        pytest.skip(f"{tool} is not installed")
-    return path
+    return shutil.which(tool) or missing(tool)
+
+
+def missing(tool: str) -> NoReturn:
+    if os.environ.get("DICOMNODE_REQUIRE_TOOLS") == "1":
+        pytest.fail(f"{tool} is not installed, and DICOMNODE_REQUIRE_TOOLS=1 promises it")
+    pytest.skip(f"{tool} is not installed")
 
 
 def dciodvfy(path: Path) -> list[str]:
