@@ -134,3 +134,17 @@ def test_the_report_can_be_read(tmp_path):
     save(results[1], tmp_path / "sr.dcm")
     run("tid1500reader", "--inputDICOM", tmp_path / "sr.dcm", "--outputMetadata", tmp_path / "sr.json")
     assert "C5 vertebra" in (tmp_path / "sr.json").read_text()
+
+
+def test_a_tilted_gantry_keeps_every_voxel_in_its_slice(tmp_path):
+    """The grids of ITK have no shear, so that places cannot be compared: the pixels of each slice can."""
+    volume = volume_of(ct_headers(tilt=0.7))
+    analysis = analysis_of(volume)
+    (segments,) = write_results(volume, analysis, run_for(volume.headers), ("SEG",))
+    save(segments, tmp_path / "seg.dcm")
+    run("segimage2itkimage", "--inputDICOM", tmp_path / "seg.dcm", "--outputDirectory", tmp_path, "-t", "nrrd")
+    (file,) = tmp_path.glob("*.nrrd")
+    found = np.argwhere(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file))))
+    expected = np.argwhere(analysis.masks[0].array)
+    expected[:, 0] -= expected[0, 0]  # only slices with a voxel are kept
+    assert np.array_equal(found, expected)
