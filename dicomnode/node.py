@@ -31,7 +31,7 @@ from typing import Any
 from dicomnode import answer, assembly, faults, selection
 from dicomnode.answer import Answer, Job, Origin
 from dicomnode.config import Config, Destination
-from dicomnode.errors import Permanent, Transient
+from dicomnode.errors import ConfigError, Permanent, Transient
 from dicomnode.ledger import Ledger
 from dicomnode.network.find import count_instances
 from dicomnode.network.send import send
@@ -127,12 +127,12 @@ def deliver(node: Node, task: Task, destination: Destination) -> None:
         node.ledger.finish_delivery(task, "superseded by a newer answer before it was sent")
         return
     parcel = pack(node.ledger.results(parent_id), destination)
-    address = destination_address(node.config, destination)
     try:
         faults.reach("sending")
+        address = destination_address(node.config, destination)
         paths = [r.path for r in parcel.results]
         outcomes = send(paths, address, calling_ae=node.config.receive.ae_title, instead=parcel.instead)
-    except (Transient, faults.InjectedFault) as error:
+    except (Transient, ConfigError, faults.InjectedFault) as error:
         _try_again(node, task, str(error))
         return
     refused = [f"{r.kind}: {o.problem}" for r, o in zip(parcel.results, outcomes, strict=True) if o.problem]
@@ -201,13 +201,13 @@ def _ask_sender(node: Node, study: Study) -> int | None:
     """The sender's own count, if it is configured as queryable and answers."""
     for transfer in study.transfers:
         sender = node.config.sender_for(transfer.calling_ae)
-        address = sender_address(node.config, sender) if sender else None
-        if address is None:
-            continue
         try:
+            address = sender_address(node.config, sender) if sender else None
+            if address is None:
+                continue
             ours = node.ledger.result_series(study.uid)
             return count_instances(address, study.uid, calling_ae=node.config.receive.ae_title, without=ours)
-        except Transient as error:
+        except (Transient, ConfigError) as error:  # certificates that cannot be read are no reason to hold a study
             logger.warning("the sender cannot be asked for its count", extra={"why": str(error)})
     return None
 

@@ -10,7 +10,7 @@ import pydicom
 import pytest
 
 from dicomnode import ledger, node, schema
-from dicomnode.config import Assembly, Config, Destination
+from dicomnode.config import Assembly, Config, Destination, Sender, Tls
 from dicomnode.network.archive import Archive
 from dicomnode.network.listen import Listener
 from dicomnode.node import Node
@@ -228,6 +228,21 @@ def test_an_archive_that_is_down_is_tried_again_later(hospital, tmp_path):
     assert (delivery["state"], delivery["attempts"]) == ("ready", 1)
     assert "does not answer" in delivery["reason"]
     assert not hospital.deliver(), "not before its time"
+
+
+def test_certificates_that_cannot_be_read_hold_no_study_and_postpone_the_delivery_with_the_reason(hospital, tmp_path):
+    gone = Tls(certificate=tmp_path / "gone.pem", key=tmp_path / "gone.key", authorities=tmp_path / "ca.pem")
+    sender = Sender(ae_title="CT1", host="127.0.0.1", port=1, tls=True)
+    destination = hospital.node.config.destination[0].model_copy(update={"tls": True})
+    changes = {"tls": gone, "sender": (sender,), "destination": (destination,)}
+    hospital.node = replace(hospital.node, config=hospital.node.config.model_copy(update=changes))
+    uid = hospital.receive(write_series(tmp_path / "in"))
+    hospital.assemble(uid)
+    assert hospital.infer() and hospital.deliver()
+    [delivery] = [t for t in hospital.node.ledger.rows(schema.task, study_uid=uid) if t["kind"] == "deliver"]
+    assert delivery["state"] == "ready"
+    assert "gone.pem" in delivery["reason"]
+    assert hospital.archive.stored == {}
 
 
 def test_a_destination_that_does_not_take_a_class_fails_that_delivery_and_gets_the_rest(tmp_path):
