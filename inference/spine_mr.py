@@ -5,7 +5,7 @@ Training calibrates these answers and the pipelines report them: one path for bo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +13,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from scipy.special import expit, logit
+from torch.nn.functional import adaptive_avg_pool1d
 
-from inference import engine, weights
+from inference import engine, novelty, weights
 from inference.nets import detectors
 from inference.nets.detector_images import Detections, network_input
-from inference.preprocess.detector_image import fit
+from inference.novelty import Novelty
+from inference.preprocess import mr_content
+from inference.preprocess.detector_image import Fit, fit
 
 BATCH = 8
+#: Of a slice, whatever the width of the detector: means of neighbouring channels. Their covariance, of twice as many in
+#: a case, can be told from the one or two hundred series that there are for it.
+FEATURES = 64
 #: Scores nearer to 0 and 1 than this are all the same to the calibration.
 LEAST_SCORE = 1e-6
 
@@ -60,6 +66,16 @@ class Answer:
         return np.asarray(expit(bias + weight * logits(self.scores)))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What the gate judges of a series beyond its headers."""
+
+    #: By the quantities of `mr_content`.
+    content: Mapping[str, float]
+    #: Of the case, as `novelty` wants them.
+    features: torch.Tensor
+
+
 def logits(scores: np.ndarray) -> np.ndarray:
     """Logarithms of the odds of scores, finite also for 0 and 1."""
     return np.asarray(logit(np.clip(scores.astype(float), LEAST_SCORE, 1 - LEAST_SCORE)))
@@ -73,6 +89,32 @@ def detector_net(folder: Path, manifest: Manifest, device: str) -> torch.nn.Modu
     return net.to(engine.choose_device(device)).eval()
 
 
+def gate(folder: Path, manifest: Manifest, device: str) -> Novelty:
+    """How far a series may be from those of the detector. Raises UntrustedWeights for a model without."""
+    missing = [key for key in ("content", "novelty") if key not in manifest]
+    if missing:
+        raise weights.UntrustedWeights(f"{folder}: the manifest lacks {' and '.join(missing)}; retrain the model")
+    found = Novelty(features=manifest["novelty"]["features"])
+    weights.fill(found, weights.load_tensors(folder, manifest), part="novelty")
+    return found.to(engine.choose_device(device))
+
+
+def look(net: torch.nn.Module, values: np.ndarray, spacing: tuple[float, float, float], *, size: Sequence[int]) -> Look:
+    """Of a whole series: slices from right to left, as `answers` takes them; spacing (slice, row, column) in mm."""
+    slices = features(net, values, spacing[1:], size=size)
+    return Look(content=mr_content.measure(values, spacing), features=novelty.case_features(slices))
+
+
+def features(
+    net: torch.nn.Module, slices: np.ndarray, spacing: Sequence[float], *, size: Sequence[int]
+) -> torch.Tensor:
+    """Means over the detector's coarsest map, (slices, features), of slices as `answers` takes them."""
+    placed = fit(slices.shape[1:], spacing, size)
+    with torch.inference_mode():
+        found = [detectors.coarsest(net, images).mean((2, 3)) for images in _batches(net, slices, placed)]
+    return adaptive_avg_pool1d(torch.cat(found).float(), FEATURES).cpu()
+
+
 def answers(
     net: torch.nn.Module,
     slices: np.ndarray,
@@ -83,13 +125,9 @@ def answers(
 ) -> list[Answer]:
     """Look at sagittal slices (n, rows, columns), head to feet and front to back, with pixels of `spacing` mm."""
     placed = fit(slices.shape[1:], spacing, size)
-    device = next(net.parameters()).device
     names = np.array(["", *classes])
-    found: list[Detections] = []
-    for start in range(0, len(slices), BATCH):
-        images = [network_input(placed.image(one).to(device)) for one in slices[start : start + BATCH]]
-        with torch.inference_mode():
-            found += net(images)
+    with torch.inference_mode():
+        found: list[Detections] = [one for images in _batches(net, slices, placed) for one in net(images)]
     return [
         Answer(
             edges=placed.back(one["boxes"].cpu()).numpy(),
@@ -98,3 +136,9 @@ def answers(
         )
         for one in found
     ]
+
+
+def _batches(net: torch.nn.Module, slices: np.ndarray, placed: Fit) -> Iterator[list[torch.Tensor]]:
+    device = next(net.parameters()).device
+    for start in range(0, len(slices), BATCH):
+        yield [network_input(placed.image(one).to(device)) for one in slices[start : start + BATCH]]

@@ -51,6 +51,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
         },
         "input": {
             "modality": "CT",
+            "plane": "axial",
             "size": 32,
             "min_slices": 4,
             "slice_spacing_mm": [1.0, 2.5],

@@ -71,3 +71,31 @@ def mean(phantom: RenderedMR, sequence: str, tissue: str) -> float:
     image = next(i for i in phantom.images if i.acquisition.kind == f"sagittal {sequence}")
     assert inside.sum() > 10, tissue
     return float(image.values[inside].mean())
+
+
+@cache
+def sagittal(region: Region, seed: int, sequence: str = "T2") -> tuple[np.ndarray, tuple[float, float, float]]:
+    """Return one series of a standard patient, and its spacing in mm, on half the grid. Nobody can change it.
+
+    Without metal and movement, so that each of them is something new.
+    """
+    spec = sample_spec(seed, region)
+    return disturbed(replace(spec, implant=None), sequence)
+
+
+def disturbed(
+    spec: MRPhantomSpec, sequence: str = "T2", **changes: object
+) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """Return the same of any patient, with something changed in how the series was acquired."""
+    kept = {"motion": None, "fold": 0.0} | changes
+    one = next(replace(a, **kept) for a in spec.scan.acquisitions if a.kind == f"sagittal {sequence}")
+    # `render` wants both planes.
+    across = next(replace(a, fold=0.0) for a in spec.scan.acquisitions if a.plane == "axial")
+    (slices, rows, columns), (step, row, column) = spec.scan.sagittal.shape, spec.scan.sagittal.spacing
+    stack = replace(spec.scan.sagittal, shape=(slices, rows // 2, columns // 2), spacing=(step, 2 * row, 2 * column))
+    scan = replace(
+        spec.scan, sagittal=stack, axial=replace(spec.scan.axial, shape=(1, 8, 8)), acquisitions=(one, across)
+    )
+    values = render(replace(spec, scan=scan)).images[0].values
+    values.flags.writeable = False
+    return values, stack.spacing

@@ -12,6 +12,7 @@ from inference.volume import Volume
 
 LIMITS = {
     "modality": "CT",
+    "plane": "axial",
     "min_slices": 20,
     "slice_spacing_mm": [1.0, 1.5],
     "pixel_spacing_mm": [0.6, 0.8],
@@ -202,3 +203,77 @@ def test_what_a_manifest_does_not_limit_is_not_judged():
     strange = volume(SliceThickness=5, ConvolutionKernel="Br36", PatientAge="002Y")
     assert refuse(strange, limits) == ""
     assert outside(strange, limits) == ()
+
+
+MR_LIMITS = {
+    "modality": "MR",
+    "plane": "sagittal",
+    "min_slices": 5,
+    "slice_spacing_mm": [3.0, 4.5],
+    "pixel_spacing_mm": [0.6, 0.8],
+    "coverage_mm": [225, 320],
+    "max_tilt_degrees": 20,
+    "slice_thickness_mm": [2.7, 4.5],
+    "field_tesla": [1.5, 3.0],
+    "echo_time_ms": [90, 122],
+}
+
+
+def sagittal(
+    *, slices: int = 13, step: float = 3.5, rows: int = 384, pixel: float = 0.7, tilt: float = 0, **attributes: Any
+) -> Volume:
+    """Return an MR series whose slices follow each other to the patient's left, turned by `tilt` degrees."""
+    a = np.radians(tilt)
+    turned = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = turned @ np.array([[step, 0, 0], [0, 0, pixel], [0, -pixel, 0]])
+    headers = (header(**{"Modality": "MR"} | attributes),) * slices
+    return Volume(array=np.ones((slices, rows, 4), np.float32), affine=affine, headers=headers, frames=())
+
+
+def test_a_usual_sagittal_series_is_accepted_without_remark():
+    usual = sagittal(SliceThickness=3, MagneticFieldStrength=1.5, EchoTime=100)
+    assert refuse(usual, MR_LIMITS) == ""
+    assert outside(usual, MR_LIMITS) == ()
+    assert outside(sagittal(), MR_LIMITS) == ()  # a header that names neither
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"Modality": "CT"}, "modality CT: the model reads MR"),
+        ({"slices": 3}, "3 slices: the model needs at least 5"),
+        ({"tilt": 46}, "slices are tilted 46 degrees from sagittal: the model reads sagittal slices"),
+        ({"tilt": 90}, "slices are tilted 90 degrees from sagittal: the model reads sagittal slices"),
+    ],
+)
+def test_what_is_no_sagittal_mr_is_refused(options, reason):
+    assert refuse(sagittal(**options), MR_LIMITS) == reason
+
+
+def test_axial_slices_are_refused_by_a_model_that_reads_sagittal_ones():
+    assert "tilted 90 degrees from sagittal" in refuse(volume(modality="MR"), MR_LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("options", "remark"),
+    [
+        ({"step": 6.0}, "slice spacing 6.00 mm, validated 3.0 to 4.5 mm"),
+        ({"pixel": 0.5, "rows": 500}, "pixel spacing 0.50 mm, validated 0.6 to 0.8 mm"),
+        ({"rows": 200}, "coverage 140.00 mm, validated 225 to 320 mm"),
+        ({"tilt": 25}, "slice tilt 25.00 degrees, validated 0 to 20 degrees"),
+        ({"SliceThickness": 1}, "slice thickness 1.00 mm, validated 2.7 to 4.5 mm"),
+        ({"MagneticFieldStrength": 0.35}, "field strength 0.35 T, validated 1.5 to 3.0 T"),
+        ({"EchoTime": 11}, "echo time 11.00 ms, validated 90 to 122 ms"),  # T1
+    ],
+)
+def test_each_difference_of_a_sagittal_series_is_one_remark(options, remark):
+    assert outside(sagittal(**options), MR_LIMITS) == (f"outside the validated range: {remark}",)
+
+
+def test_the_coverage_of_sagittal_slices_is_their_length_along_the_body_however_they_are_stored():
+    upright = sagittal(rows=100)
+    affine = upright.affine[:, [0, 2, 1, 3]]
+    lying = Volume(array=upright.array.swapaxes(1, 2), affine=affine, headers=upright.headers, frames=())
+    remark = "outside the validated range: coverage 70.00 mm, validated 225 to 320 mm"
+    assert outside(lying, MR_LIMITS) == outside(upright, MR_LIMITS) == (remark,)

@@ -12,7 +12,9 @@ import torch
 
 from inference import evaluation, spine_mr, training, weights
 from inference.datasets.labelled import UnusableData
-from inference.training import spine_learning
+from inference.nets import detectors
+from inference.preprocess import mr_content
+from inference.training import spine_gate, spine_learning
 from inference.training.detection import DetectionSettings
 from inference.training.spine_learning import MethodSettings
 from tests.cases import silent
@@ -22,6 +24,7 @@ from tests.protocols import few_samples
 SETTINGS = """
 [data]
 train = "phantom_mr:{region}:standard@0+4"
+gate = "phantom_mr:{region}:standard@4+3"
 validation = "phantom_mr:{region}:standard@900000+3"
 test = "phantom_mr:{region}:standard@950000+3"
 
@@ -71,7 +74,7 @@ TASKS = {
         "arguments": "width = 4\nneck = 16",
     },
 }
-SEEDS = (*range(4), *range(900_000, 900_003), *range(950_000, 950_003))
+SEEDS = (*range(7), *range(900_000, 900_003), *range(950_000, 950_003))
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +117,7 @@ def test_a_model_has_weights_card_curves_and_its_measurements(trained):
     card = (folder / "MODEL_CARD.md").read_text()
     assert "| best-f1 | herniation |" in card
     assert "Never saw a patient" in card
+    assert "Within the validated range: " in card
 
 
 def test_every_class_has_a_calibration_and_two_thresholds(trained):
@@ -144,6 +148,60 @@ def test_the_weights_make_the_detector_of_the_references(trained, place):
         assert ((probability > 0) & (probability < 1)).all()
 
 
+def test_the_gate_is_fitted_to_studies_of_its_own_and_judges_as_it_did_in_training(trained):
+    task, folder, manifest = trained
+    size, region = manifest["input"]["size"], spine_mr.SUBJECTS[task].region
+    net, gate = spine_mr.detector_net(folder, manifest, "cpu"), spine_mr.gate(folder, manifest, "cpu")
+    assert manifest["novelty"]["fitted_on"] == "3 series"
+    assert manifest["novelty"]["features"] == 2 * spine_mr.FEATURES
+    assert list(manifest["content"]) == list(mr_content.QUANTITIES)
+
+    def distance(values: np.ndarray) -> float:
+        return gate.distance(spine_mr.look(net, values, SPACING, size=size).features)
+
+    validation = [distance(study(region, seed).series[1].values) for seed in range(900_000, 900_003)]
+    assert np.quantile(validation, 0.99) == pytest.approx(manifest["novelty"]["threshold"], rel=0.02)
+    known = study(region, 950_000).series[1].values
+    noise = np.random.default_rng(3).normal(known.mean(), known.std(), known.shape).astype(np.float32)
+    assert distance(noise) > max(validation)
+
+
+def test_the_limits_on_headers_are_those_of_the_phantoms(trained):
+    _, _, manifest = trained
+    limits = manifest["input"]
+    low, high = limits["slice_spacing_mm"]
+    assert SPACING[0] - 0.02 < low <= SPACING[0] <= high < SPACING[0] + 0.02
+    length = SHAPE[1] * SPACING[1]
+    assert limits["coverage_mm"][0] <= length <= limits["coverage_mm"][1]
+    assert limits["echo_time_ms"] == [90, 122]
+    assert limits["plane"] == "sagittal"
+
+
+def test_a_model_without_limits_has_no_gate(trained):
+    _, folder, manifest = trained
+    without = {key: value for key, value in manifest.items() if key != "novelty"}
+    with pytest.raises(weights.UntrustedWeights, match="the manifest lacks novelty; retrain the model"):
+        spine_mr.gate(folder, without, "cpu")
+
+
+@pytest.mark.parametrize("name", detectors.DETECTORS)
+def test_features_of_any_detector_are_as_many_for_each_slice_and_do_not_depend_on_the_batch(name, monkeypatch):
+    monkeypatch.setattr(spine_mr, "BATCH", 2)
+    torch.manual_seed(1)
+    small = {"faster-rcnn-resnet50-fpn": {"pyramid": 8, "hidden": 8}, "faster-rcnn-vgg16": {"hidden": 8}}
+    net = detectors.build(name, {"classes": 2, "width": 4, **small.get(name, {})}).eval()
+    slices = np.random.default_rng(0).normal(100, 20, (3, 40, 32))
+    found = spine_mr.features(net, slices, (2.0, 2.0), size=(96, 96))
+    assert found.shape == (3, spine_mr.FEATURES)
+    alone = spine_mr.features(net, slices[2:] * 16, (2.0, 2.0), size=(96, 96))  # in another unit
+    assert torch.allclose(found[2], alone[0], rtol=1e-3, atol=1e-6)
+
+
+def test_too_few_series_for_a_gate_are_refused():
+    with pytest.raises(UnusableData, match="the part gate has 0 sagittal T2 series, at least 2 are needed"):
+        spine_gate.require([])
+
+
 def test_fitted_anchors_are_those_of_the_boxes(trained):
     task, _, manifest = trained
     anchors = manifest["networks"]["detector"]["arguments"]["anchors"]
@@ -164,6 +222,7 @@ def test_a_pinned_model_is_measured_again_with_the_same_numbers(trained, place, 
     assert found["data"] == "phantom_mr:{region}:standard@950000+3".format(**TASKS[task])
     assert found["map50"] == pytest.approx(manifest["metrics"]["map50"], abs=1e-6)
     assert found["confusion"] == manifest["metrics"]["confusion"]
+    assert found["within_range"] == manifest["metrics"]["within_range"]
     assert found["operating_points"].keys() == {"best-f1", "few-false"}
     assert manifest["sha256"] in table.read_text()
 

@@ -103,6 +103,15 @@ def gather(studies: Sequence[Study], subject: Subject, settings: ImageSettings) 
     return SpineImages(slices=slices, classes=subject.classes, size=(settings.size[0], settings.size[1]))
 
 
+def read_series(study: Study) -> list[StoredSeries]:
+    """The sagittal T2 series of a study that somebody has read."""
+    return [
+        series
+        for series in study.series
+        if series.boxes is not None and (series.sequence, series.plane) == ("T2", "sagittal")
+    ]
+
+
 def marked(study: Study) -> list[Marked]:
     """The sagittal T2 slices of a study that somebody has read."""
     return [
@@ -111,9 +120,8 @@ def marked(study: Study) -> list[Marked]:
             patient=study.patient,
             series=series,
             slice=number,
-            boxes=tuple(box for box in series.boxes if box.slice == number),
+            boxes=tuple(box for box in series.boxes or () if box.slice == number),
         )
-        for series in study.series
-        if series.boxes is not None and (series.sequence, series.plane) == ("T2", "sagittal")
+        for series in read_series(study)
         for number in range(series.shape[0])
     ]

@@ -112,10 +112,18 @@ def _detection(task: str) -> Callable[[Path, str, Callable[[str], None]], Subjec
     def subject(config_dir: Path, device: str, _: Callable[[str], None]) -> Subject:
         folder, manifest = pipeline.pinned(task, config_dir, "model")
         net, size = spine_mr.detector_net(folder, manifest, device), manifest["input"]["size"]
+        gate = spine_mr.gate(folder, manifest, device)
+
+        def measure(scored: Sequence[Any], studies: Sequence[Study]) -> dict[str, Any]:
+            found = spine_detection.measure(task, scored, manifest)
+            mine = [study for study in studies if study.region == spine_mr.SUBJECTS[task].region]
+            looks = [one for study in mine for one in spine_detection.looks(net, study, size=size)]
+            return found | {"within_range": spine_detection.within_range(looks, gate, manifest)}
+
         return Subject(
             manifest,
             lambda study: spine_detection.score(net, study, task=task, size=size),
-            lambda scored, _: spine_detection.measure(task, scored, manifest),
+            measure,
             spine_detection.metric_lines,
             prepare_mr,
         )

@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 
 from inference.datasets.labelled import UnusableData
 from inference.datasets.store import Case
+from inference.evaluation import validated
 from inference.evaluation.binary import (
     at,
     calibration,
@@ -106,11 +107,8 @@ def measure(
 
 def within_range(scored: Sequence[ScoredCase], gate: Novelty, manifest: Mapping[str, Any]) -> dict[str, float]:
     """The share of cases that the gate lets pass without a remark: by their content, and by their features."""
-    limit = manifest["novelty"]["threshold"]
-    return {
-        "content": float(np.mean([not content.complaints(case.content, manifest["content"]) for case in scored])),
-        "features": float(np.mean([gate.distance(case_features(case.features)) <= limit for case in scored])),
-    }
+    distances = [gate.distance(case_features(case.features)) for case in scored]
+    return validated.shares([case.content for case in scored], distances, manifest)
 
 
 def pointing_game(
@@ -172,8 +170,7 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"Within the validated range: {within['content']:.0%} of the cases by content, {within['features']:.0%} by "
-        "features.",
+        validated.line(within),
         "",
         f"Grad-CAM, pointing game on {cam['slices']} fractured slices (within {cam['tolerance_pixels']} pixels of the "
         f"fracture): {cam['hit_rate']:.2f}; a random point on bone: {cam['random_point_on_bone']:.2f}.",

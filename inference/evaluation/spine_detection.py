@@ -12,12 +12,14 @@ import torch
 from inference import spine_mr
 from inference.datasets.labelled import UnusableData
 from inference.datasets.mr_store import Study
-from inference.datasets.spine_images import marked
-from inference.evaluation import detection, detection_report, groups, markdown_tables
+from inference.datasets.spine_images import marked, read_series
+from inference.evaluation import detection, detection_report, groups, markdown_tables, validated
 from inference.evaluation.binary import expected_calibration_error
 from inference.evaluation.detection import FALSE, HIT, IMAGE, MISSED, Boxes, Image
 from inference.evaluation.markdown_tables import number
-from inference.spine_mr import CORD_INJURY, SUBJECTS, Answer
+from inference.novelty import Novelty
+from inference.preprocess import mr_content
+from inference.spine_mr import CORD_INJURY, SUBJECTS, Answer, Look
 
 #: The point of the manifest at which classes are confused and images put into groups.
 POINT = "best-f1"
@@ -42,6 +44,17 @@ def score(net: torch.nn.Module, study: Study, *, task: str, size: Sequence[int])
             truth = replace(truth, levels=np.full(len(truth.labels), _UNKNOWN))
             images.append(_image(one.patient, truth, found[one.slice]))
     return images
+
+
+def looks(net: torch.nn.Module, study: Study, *, size: Sequence[int]) -> list[Look]:
+    """What the gate judges of every series of a study that `score` scores."""
+    return [spine_mr.look(net, np.asarray(one.values), one.spacing, size=size) for one in read_series(study)]
+
+
+def within_range(looked: Sequence[Look], gate: Novelty, manifest: Mapping[str, Any]) -> dict[str, float]:
+    """The shares of series that the gate lets pass without a remark."""
+    distances = [gate.distance(one.features) for one in looked]
+    return validated.shares([one.content for one in looked], distances, manifest, mr_content.QUANTITIES)
 
 
 def _image(patient: str, truth: Boxes, answer: Answer) -> Image:
@@ -84,7 +97,7 @@ def measure(task: str, scored: Sequence[Sequence[Image]], manifest: Mapping[str,
 
 
 def metric_lines(found: Mapping[str, Any]) -> list[str]:
-    """What `measure` found, as Markdown."""
+    """What `measure` and `within_range` found, as Markdown."""
     rows = [
         [name, label, f"{row['threshold']:.3f}", number(row["sensitivity"], 3), number(row["false_per_image"], 3)]
         for name, each in found["operating_points"].items()
@@ -98,6 +111,8 @@ def metric_lines(found: Mapping[str, Any]) -> list[str]:
         "",
         markdown_tables.table(["point", "class", "threshold", "sensitivity", "false per image"], rows),
         *(["", *groups.lines(found["groups"])] if found["groups"] else []),
+        "",
+        validated.line(found["within_range"]),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from inference.nets import faster_rcnn
@@ -24,3 +25,15 @@ def build(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     if name not in DETECTORS:
         raise ValueError(f"no detector {name!r}: there is {', '.join(DETECTORS)}")
     return DETECTORS[name](**arguments)
+
+
+def coarsest(net: Any, images: list[torch.Tensor]) -> torch.Tensor:
+    """What the backbone of any of these detectors makes of images: its coarsest map (images, channels, rows, columns).
+
+    That of a Faster R-CNN with a feature pyramid is the pyramid's.
+    """
+    maps = net.backbone(net.transform(images)[0].tensors)
+    if isinstance(maps, torch.Tensor):
+        return maps
+    coarsest: torch.Tensor = list(maps.values() if isinstance(maps, dict) else maps)[-1]
+    return coarsest

@@ -16,8 +16,9 @@ AIR_HU, BODY_HU, BONE_HU, METAL_HU = -800, -300, 250, 2500  # air lies below the
 SOFT_HU = (-200, 200)
 LOWEST_HU, HIGHEST_HU = -1024, 3071  # of 12 bits: what lies beyond is padding or metal
 
+Quantities = Mapping[str, tuple[str, str]]
 #: What is measured: its name and unit in a sentence.
-QUANTITIES = {
+QUANTITIES: Quantities = {
     "air_percent": ("air", "% of the image"),
     "soft_tissue_percent": ("soft tissue", "% of the body"),
     "bone_percent": ("bone", "% of the body"),
@@ -56,7 +57,7 @@ def measure(hu: np.ndarray, spacing: tuple[float, float, float]) -> dict[str, fl
     noise, sharpness = _noise_and_sharpness(hu, (row, column))
     shares = _shares(coarse, row * rows * column * columns / 100)
     contrast = shares.pop("contrast_hu")
-    largest, smallest = _changes(coarse)
+    largest, smallest = changes(np.clip(coarse, SOFT_HU[0], 800))
     return {
         **shares,
         "noise_hu": noise,
@@ -80,13 +81,13 @@ def refuse(measured: Mapping[str, float]) -> str:
     return ""
 
 
-def ranges(measured: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+def ranges(measured: Sequence[Mapping[str, float]], quantities: Quantities = QUANTITIES) -> dict[str, list[float]]:
     """The range of every quantity in which a model is validated, [low, high], from the validation cases.
 
     A little wider than what they show, because the next case of the same kind may lie a little beyond.
     """
     found = {}
-    for name in QUANTITIES:
+    for name in quantities:
         values = [case[name] for case in measured if not math.isnan(case[name])]
         low, high = min(values), max(values)
         margin = MARGIN * (high - low)
@@ -94,11 +95,13 @@ def ranges(measured: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     return found
 
 
-def complaints(measured: Mapping[str, float], validated: Mapping[str, Sequence[float]]) -> list[str]:
+def complaints(
+    measured: Mapping[str, float], validated: Mapping[str, Sequence[float]], quantities: Quantities = QUANTITIES
+) -> list[str]:
     """One sentence for every quantity outside its validated range."""
     sentences = []
     for name, (low, high) in validated.items():
-        what, unit = QUANTITIES[name]
+        what, unit = quantities[name]
         value = measured[name]
         if not low <= value <= high:  # never true of NaN
             found = "cannot be measured" if math.isnan(value) else f"{_short(value)} {unit}".rstrip()
@@ -179,15 +182,14 @@ def _steepness(image: np.ndarray, pixel: tuple[float, float]) -> float:
     return min(float(np.percentile(np.abs(slope[outline]), 75)) for slope in np.gradient(image, *pixel))
 
 
-def _changes(coarse: np.ndarray) -> tuple[float, float]:
+def changes(tissue: np.ndarray) -> tuple[float, float]:
     """The largest and the smallest mean change between neighbouring slices, each over what is usual.
 
     A jump stands out from the changes around it; a slice that is there twice changes by nothing.
     """
-    tissue = np.clip(coarse, SOFT_HU[0], 800)
-    changes = np.array([np.abs(b - a).mean(dtype=np.float64) for a, b in zip(tissue[:-1], tissue[1:], strict=True)])
-    around = median_filter(changes, AROUND, mode="nearest")
-    usual = float(np.median(changes))
+    found = np.array([np.abs(b - a).mean(dtype=np.float64) for a, b in zip(tissue[:-1], tissue[1:], strict=True)])
+    around = median_filter(found, AROUND, mode="nearest")
+    usual = float(np.median(found))
     if usual == 0:
         return math.nan, 0.0  # most slices repeat their neighbour: nothing is usual
-    return float((changes / np.maximum(around, 1e-3 * usual)).max()), float(changes.min() / usual)
+    return float((found / np.maximum(around, 1e-3 * usual)).max()), float(found.min() / usual)

@@ -1,8 +1,8 @@
 """Which volumes a model may see by their headers: refused, or analysed with a remark.
 
-The limits come from the `input` part of the model's manifest. Age, kernel and slice thickness are judged where both
-the manifest and the header name them. Scouts and secondary captures are kept away by the selection of series, gaps
-and duplicates by the volume gate.
+The limits come from the `input` part of the model's manifest. Age, kernel and the attributes of _ATTRIBUTES are judged
+where both the manifest and the header name them. Scouts and secondary captures are kept away by the selection of
+series, gaps and duplicates by the volume gate.
 """
 
 from __future__ import annotations
@@ -18,10 +18,18 @@ from pydicom import Dataset
 from inference.preprocess.orientation import tilt_degrees, turn_degrees
 from inference.volume import Volume
 
-MAX_TILT = 45.0  # degrees; beyond it these are no axial slices
+MAX_TILT = 45.0  # degrees; beyond it these are slices of another plane
 MAX_TURN = 45.0  # degrees; beyond it flips alone cannot put the patient's front up
 BONE_HU = 300
 
+#: By plane: the axis of the patient (LPS) along which slices follow each other.
+_NORMALS = {"sagittal": 0, "axial": 2}
+#: In a header, in the manifest, in a sentence, and the unit.
+_ATTRIBUTES = (
+    ("SliceThickness", "slice_thickness_mm", "slice thickness", "mm"),  # less than the spacing leaves gaps, more blurs
+    ("MagneticFieldStrength", "field_tesla", "field strength", "T"),
+    ("EchoTime", "echo_time_ms", "echo time", "ms"),  # tells T2 from T1 and most STIR
+)
 _DAYS = {"D": 1, "W": 7, "M": 30.44, "Y": 365.25}  # by the unit of an Age String (PS3.5 section 6.2)
 #: Families of reconstruction kernels by name: Siemens until and since Force, GE, Philips, Canon. Kernels in between,
 #: and names that are not here, belong to neither.
@@ -42,13 +50,14 @@ def refuse(volume: Volume, limits: Mapping[str, Any]) -> str:
     age, youngest = age_years(volume.headers[0]), limits.get("min_age_years")
     if age is not None and youngest is not None and age < youngest:
         return f"the patient is {age:.0f} years old: the model reads patients from {youngest} years"
-    tilt = tilt_degrees(volume)
+    plane = limits["plane"]
+    tilt = tilt_degrees(volume, _NORMALS[plane])
     if tilt > MAX_TILT:
-        return f"slices are tilted {tilt:.0f} degrees from axial: the model reads axial slices"
+        return f"slices are tilted {tilt:.0f} degrees from {plane}: the model reads {plane} slices"
     turn = turn_degrees(volume)
-    if turn > MAX_TURN:
+    if plane == "axial" and turn > MAX_TURN:
         return f"slices are turned {turn:.0f} degrees in their plane: the model reads patients on their back or front"
-    if not np.any(volume.array > BONE_HU):
+    if modality == "CT" and not np.any(volume.array > BONE_HU):
         return f"no bone was found in this series: no voxel above {BONE_HU} HU"
     return ""
 
@@ -96,8 +105,11 @@ def _measured(volume: Volume, limits: Mapping[str, Any]) -> Iterator[tuple[str, 
     yield "slice spacing", step, limits["slice_spacing_mm"], "mm"
     for value in sorted({row, column}):
         yield "pixel spacing", value, limits["pixel_spacing_mm"], "mm"
-    yield "coverage", step * len(volume.array), limits["coverage_mm"], "mm"
-    yield "slice tilt", tilt_degrees(volume), (0, limits["max_tilt_degrees"]), "degrees"
-    thickness = volume.headers[0].get("SliceThickness")  # less than the spacing leaves gaps, more blurs
-    if thickness and "slice_thickness_mm" in limits:
-        yield "slice thickness", float(thickness), limits["slice_thickness_mm"], "mm"
+    along = int(np.abs(volume.affine[2, :3] / volume.spacing).argmax())  # the body: across axial, down sagittal slices
+    yield "coverage", volume.spacing[along] * volume.array.shape[along], limits["coverage_mm"], "mm"
+    tilt = tilt_degrees(volume, _NORMALS[limits["plane"]])
+    yield "slice tilt", tilt, (0, limits["max_tilt_degrees"]), "degrees"
+    for keyword, key, name, unit in _ATTRIBUTES:
+        value = volume.headers[0].get(keyword)
+        if value and key in limits:
+            yield name, float(value), limits[key], unit

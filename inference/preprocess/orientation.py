@@ -69,7 +69,7 @@ def turn_degrees(volume: Volume) -> float:
     return float(np.degrees(np.arccos(min(1.0, abs(along[0]) / np.linalg.norm(along)))))
 
 
-def tilt_degrees(volume: Volume) -> float:
-    """Angle between the slice normal and the long axis of the patient, 0..90."""
+def tilt_degrees(volume: Volume, axis: int = 2) -> float:
+    """Angle between the slice normal and an axis of the patient (LPS), 0..90: the long one for axial slices."""
     normal = np.cross(volume.affine[:3, 1], volume.affine[:3, 2])
-    return float(np.degrees(np.arccos(min(1.0, abs(normal[2]) / np.linalg.norm(normal)))))
+    return float(np.degrees(np.arccos(min(1.0, abs(normal[axis]) / np.linalg.norm(normal)))))

@@ -22,7 +22,7 @@ from inference.evaluation import fracture as evaluation
 from inference.evaluation.binary import expected_calibration_error
 from inference.nets.cervical_fracture import FractureNets
 from inference.preprocess import content
-from inference.training import calibration, fracture_cases, fracture_slices, loop, parts
+from inference.training import calibration, fracture_cases, fracture_slices, input_range, loop, parts
 from inference.training.fracture_cases import FeatureCase, SequenceSettings
 from inference.training.fracture_slices import SliceSettings
 from inference.training.job import Job, licence, round_to_half
@@ -164,8 +164,6 @@ def _manifest(settings: Mapping[str, Any], cases: Mapping[str, Sequence[Case]], 
 
 def _input(cases: Sequence[Case], size: int, *, synthetic: bool) -> dict[str, Any]:
     """What the training cases look like: the range in which anything is known about the model."""
-    spacing = np.array([case.spacing for case in cases])
-    coverage = [case.spacing[0] * len(case.hu) for case in cases]
     limits = {
         "modality": "CT",
         "body_part": "CSPINE",
@@ -174,18 +172,12 @@ def _input(cases: Sequence[Case], size: int, *, synthetic: bool) -> dict[str, An
         "windows": "soft tissue (80; 300), standard bone (500; 1800), gross bone (400; 650): centre; width in HU",
         "crop": "Otsu on the gross-bone window, median box of the slices, 5 % margin",
         "min_slices": 20,
-        "slice_spacing_mm": _span(spacing[:, 0]),
-        "pixel_spacing_mm": _span(spacing[:, 1:]),
-        "coverage_mm": _span(np.array(coverage)),
+        **input_range.geometry([case.spacing for case in cases], [case.spacing[0] * len(case.hu) for case in cases]),
         "max_tilt_degrees": 20,
     }
     if synthetic:  # the headers of phantoms say so; a data set without its headers cannot tell
         limits |= {"slice_thickness_mm": limits["slice_spacing_mm"], "kernel": "sharp", "min_age_years": 18}
     return limits
-
-
-def _span(values: np.ndarray) -> list[float]:
-    return [round(float(values.min()) - 0.005, 2), round(float(values.max()) + 0.005, 2)]
 
 
 _LIMITATIONS = [

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from inference.datasets.mr_store import Study
 from inference.datasets.spine_images import ImageSettings, gather, marked
 from inference.evaluation import spine_detection as evaluation
 from inference.evaluation.detection import Image
-from inference.spine_mr import CORD_INJURY, LUMBAR_DISC, SUBJECTS, Subject
-from inference.training import detection_thresholds, spine_learning
+from inference.spine_mr import CORD_INJURY, LUMBAR_DISC, SUBJECTS, Look, Subject
+from inference.training import detection_thresholds, spine_gate, spine_learning
 from inference.training.detection import DetectionSettings
 from inference.training.job import PHANTOMS_ONLY, Job, licence, round_to_half
 from inference.training.spine_learning import Learned, MethodSettings
 
 #: Parts of the data, and their shares when one data set is divided.
-PARTS = {"train": 0.75, "validation": 0.1, "test": 0.15}
-VERSION = "0.1.0"
+PARTS = {"train": 0.6, "gate": 0.15, "validation": 0.1, "test": 0.15}
+VERSION = "0.2.0"
 TITLES = {
     CORD_INJURY: "Oedema, haemorrhage and mixed injuries of the cervical cord, and herniated discs, on sagittal T2 MR",
     LUMBAR_DISC: "Normal and herniated lumbar discs and slipped vertebrae, on sagittal T2 MR",
 }
 BODY_PARTS = {"cervical": "CSPINE", "lumbar": "LSPINE"}
+
+T = TypeVar("T")
 
 
 def train(job: Job) -> Path:
@@ -36,7 +39,8 @@ def train(job: Job) -> Path:
     images, settings = ImageSettings(**job.settings["images"]), DetectionSettings(**job.settings["detection"])
     studies = {part: _of(subject, found) for part, found in job.studies(PARTS).items()}
     # The test is checked before the hours of training, too.
-    gathered = {part: gather(found, subject, images) for part, found in studies.items()}
+    gathered = {part: gather(found, subject, images) for part, found in studies.items() if part != "gate"}
+    spine_gate.require(studies["gate"])
     learned = spine_learning.learn(
         gathered["train"],
         gathered["validation"],
@@ -49,32 +53,46 @@ def train(job: Job) -> Path:
     round_to_half(learned.net)
 
     def score(part: str) -> list[list[Image]]:
-        scored = []
-        for number, study in enumerate(studies[part], start=1):
-            scored.append(evaluation.score(learned.net, study, task=task, size=images.size))
-            if number % 20 == 0:
-                job.progress(f"looked at {number} of {len(studies[part])} {part} studies")
-        return scored
+        return _each(studies[part], partial(evaluation.score, learned.net, task=task, size=images.size), job.progress)
+
+    def looks(part: str) -> list[Look]:
+        found = _each(studies[part], partial(evaluation.looks, learned.net, size=images.size), job.progress)
+        return [one for study in found for one in study]
 
     validation = [image for study in score("validation") for image in study]
     fitted = detection_thresholds.calibrate(validation, subject.classes)
     points = detection_thresholds.points(evaluation.calibrated(validation, fitted), subject.classes)
+    gate, limits = spine_gate.fit(looks("gate"), looks("validation"))
+    headers = spine_gate.header_limits([*studies["train"], *studies["gate"]], synthetic=job.data is None)
     manifest = {
-        **_manifest(task, images, learned, synthetic=job.data is None),
+        **_manifest(task, images, learned, headers, synthetic=job.data is None),
+        **limits,
         "licence": licence(studies),
         "calibration": {"classes": fitted, "fitted_on": f"{len(validation)} validation slices", "dtype": "float32"},
         "operating_points": [asdict(point) for point in points],
     }
     tested = score("test")
-    manifest["metrics"] = evaluation.measure(task, tested, manifest)
+    manifest["metrics"] = {
+        **evaluation.measure(task, tested, manifest),
+        "within_range": evaluation.within_range(looks("test"), gate, manifest),
+    }
     manifest["references"] = [_reference(studies["test"], tested)]
     return job.write(
         manifest,
-        {"detector": learned.net},
+        {"detector": learned.net, "novelty": gate},
         learned.curves,
         measured=evaluation.metric_lines(manifest["metrics"]),
         seconds=time.monotonic() - start,
     )
+
+
+def _each(studies: Sequence[Study], look: Callable[[Study], T], progress: Callable[[str], None]) -> list[T]:
+    found = []
+    for number, study in enumerate(studies, start=1):
+        found.append(look(study))
+        if number % 20 == 0:
+            progress(f"looked at {number} of {len(studies)} studies, up to {study.name}")
+    return found
 
 
 def _of(subject: Subject, studies: list[Study]) -> list[Study]:
@@ -88,7 +106,9 @@ def _reference(studies: list[Study], scored: list[list[Image]]) -> dict[str, Any
     return {"case": studies[0].name, "surest": surest}
 
 
-def _manifest(task: str, images: ImageSettings, learned: Learned, *, synthetic: bool) -> Mapping[str, Any]:
+def _manifest(
+    task: str, images: ImageSettings, learned: Learned, headers: Mapping[str, Any], *, synthetic: bool
+) -> Mapping[str, Any]:
     subject = SUBJECTS[task]
     return {
         "id": task,
@@ -102,6 +122,7 @@ def _manifest(task: str, images: ImageSettings, learned: Learned, *, synthetic: 
             "plane": "sagittal",
             "sequence": "T2",
             "size": list(images.size),
+            **headers,
         },
         "output": {"classes": list(subject.classes), "unit": "boxes in pixels of the slice"},
         "uncertainty": "calibrated probability of each box",

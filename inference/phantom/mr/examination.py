@@ -17,6 +17,8 @@ from inference.phantom.specification import Vertebra
 _VENDORS: tuple[VendorName, ...] = ("siemens", "ge", "philips", "canon")
 #: Chances per series (motion, fold-over) and per phantom at an artefact factor of 1.
 MOTION, FOLD, FLOW, TRUNCATED, REVERSED = 0.05, 0.05, 0.45, 0.12, 0.25
+#: TR and TE in ms, (shortest, longest), and echoes per excitation.
+TIMES = {"T1": ((450, 720), (8, 13), 3), "T2": ((3400, 5400), (90, 122), 17), "STIR": ((3600, 5200), (42, 68), 11)}
 SAGITTAL: tuple[tuple[str, Literal["T1", "T2", "STIR"]], ...] = (
     ("sagittal T1", "T1"),
     ("sagittal T2", "T2"),
@@ -99,8 +101,7 @@ def _acquisition(
     field: float,
 ) -> Acquisition:
     kind, sequence, plane = what
-    times = {"T1": ((450, 720), (8, 13), 3), "T2": ((3400, 5400), (90, 122), 17), "STIR": ((3600, 5200), (42, 68), 11)}
-    (short, long), (early, late), train = times[sequence]
+    (short, long), (early, late), train = TIMES[sequence]
     tr, te = round(float(rng.uniform(short, long))), round(float(rng.uniform(early, late)), 1)
     null = null_time(FAT_T1[FIELDS.index(field)], tr) * float(rng.uniform(0.94, 1.03))
     start = float(rng.uniform(0.1, 0.8))
