@@ -218,6 +218,7 @@ def _document(job: Job, state: str, reason: str, analysis: Analysis | None, volu
             "threshold": scored.threshold if scored else None,
             "slices": [{"sop_uid": uid, "probability": probability} for uid, probability in slices],
             "levels": dict(scored.level_probabilities) if scored else {},
+            "group": (scored.group or None) if scored else None,
         },
         "findings": [_finding(finding, volume, uids) for finding in analysis.findings] if analysis and volume else [],
         "quality": list(analysis.quality) if analysis else [],

@@ -108,6 +108,8 @@ class Analysis:
     slice_probabilities: tuple[float, ...] = ()
     #: {"C1": 0.02, ...}; empty where the pipeline does not name levels.
     level_probabilities: Mapping[str, float] = field(default_factory=dict)
+    #: Where the pipeline puts a study into one of a few groups: its name, such as "injured".
+    group: str = ""
     findings: tuple[Finding, ...] = ()
     masks: tuple[Mask, ...] = ()
     #: Where the network looked: (slices, rows, columns) float32, 0..1 of the highest value in the same slice, 0 in

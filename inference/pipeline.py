@@ -54,7 +54,7 @@ def names(config_dir: Path) -> list[str]:
 
 def identity(name: str, config_dir: Path) -> ModelIdentity:
     """Which model the pipeline would run, from its verified manifests."""
-    return identity_of(manifests(_table(name, config_dir), config_dir))
+    return identity_of(manifests(read_table(name, config_dir), config_dir))
 
 
 def manifests(table: Mapping[str, Any], config_dir: Path) -> dict[str, Mapping[str, Any]]:
@@ -67,7 +67,7 @@ def manifests(table: Mapping[str, Any], config_dir: Path) -> dict[str, Mapping[s
 
 def pinned(name: str, config_dir: Path, part: str) -> tuple[Path, dict[str, Any]]:
     """Folder and verified manifest of one model of a pipeline. Raises UnknownPipeline if the table does not pin it."""
-    pins = _pins(_table(name, config_dir))
+    pins = _pins(read_table(name, config_dir))
     if part not in pins:
         raise UnknownPipeline(
             f"{config_dir / 'pipelines' / name}.toml pins no [{part}]: train and pin that model first"
@@ -87,7 +87,7 @@ def identity_of(read: Mapping[str, Mapping[str, Any]]) -> ModelIdentity:
 
 def load(name: str, config_dir: Path, device: str = "auto") -> Pipeline:
     """Load the models of a pipeline onto a device: "auto", "cpu" or "cuda:N"."""
-    table = _table(name, config_dir)
+    table = read_table(name, config_dir)
     module_name = f"inference.pipelines.{name.replace('-', '_')}"
     if importlib.util.find_spec(module_name) is None:
         raise UnknownPipeline(f"pipeline {name!r} has a table but no module {module_name}")
@@ -100,7 +100,8 @@ def load(name: str, config_dir: Path, device: str = "auto") -> Pipeline:
     )
 
 
-def _table(name: str, config_dir: Path) -> dict[str, Any]:
+def read_table(name: str, config_dir: Path) -> dict[str, Any]:
+    """The table of a pipeline. Raises UnknownPipeline where it is missing or cannot be used."""
     known = names(config_dir)
     if name not in known:
         there = ", ".join(known) or "none"

@@ -5,13 +5,18 @@ As in CT, a volume runs from feet to head, front to back, and from the patient's
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
-from inference import engine, weights
+from inference import engine, vertebrae, weights
 from inference.datasets.labelled_mr import DISC, VERTEBRAE
+from inference.linked_boxes import SliceBox
 from inference.nets.unet import VertebraUNet
 from inference.preprocess.sagittal import View
 from inference.preprocess.windows import Window
@@ -44,6 +49,81 @@ ANATOMY = Anatomy(
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outlines:
+    """Vertebrae and discs of a sagittal series under the names that the anatomy confirms."""
+
+    #: uint8 (slices, rows, columns), from right to left, head to feet, front to back: the position in LEVELS plus one.
+    labels: np.ndarray
+    #: mm, (slice, row, column).
+    spacing: tuple[float, float, float]
+    #: What speaks against names.
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def named(self) -> tuple[str, ...]:
+        """The levels that have an outline: vertebrae from head to feet, then discs."""
+        there = np.bincount(self.labels.ravel(), minlength=len(LEVELS) + 1)[1:] > 0
+        return tuple(level for level, any_ in zip(LEVELS, there, strict=True) if any_)
+
+    def mask(self, level: str) -> np.ndarray:
+        """bool (slices, rows, columns) of one level."""
+        return np.asarray(self.labels == 1 + LEVELS.index(level))
+
+    def middle(self, level: str) -> int:
+        """The slice through the middle of a named level."""
+        area = self.mask(level).sum((1, 2))
+        return int(round(float(np.average(np.arange(len(area)), weights=area))))
+
+    def body(self, level: str) -> np.ndarray:
+        """bool (rows, columns): the vertebral body in the middle slice, where the canal parts it from the arch."""
+        parts, count = ndimage.label(self.labels[self.middle(level)] == 1 + LEVELS.index(level))
+        return np.asarray(parts == 1 + np.bincount(parts.ravel())[1:].argmax()) if count else parts > 0
+
+    def disc(self, boxes: Sequence[SliceBox]) -> str | None:
+        """The named disc that fills most of the boxes; None if none is in them."""
+        counts = np.zeros(len(LEVELS) + 1, np.intp)
+        for box in boxes:
+            left, top, right, bottom = (max(round(edge), 0) for edge in box.edges)
+            counts += np.bincount(self.labels[box.slice, top:bottom, left:right].ravel(), minlength=len(counts))
+        discs = [level for level in LEVELS if "/" in level and counts[1 + LEVELS.index(level)]]
+        return max(discs, key=lambda level: counts[1 + LEVELS.index(level)], default=None)
+
+    def vertebra_behind(self, box: SliceBox) -> str | None:
+        """The named vertebra at whose height, along the spine, the middle of a box lies; None beyond the last ones."""
+        centres = self._bodies
+        if len(centres) < 2:
+            return None
+        left, top, right, bottom = box.edges
+        place = np.array([(top + bottom) / 2, (left + right) / 2]) * self.spacing[1:]
+        along = np.gradient(np.array(list(centres.values())), axis=0)
+        steps = np.linalg.norm(along, axis=1)
+        away = ((place - np.array(list(centres.values()))) * along).sum(1) / steps
+        nearest = int(np.abs(away).argmin())
+        return list(centres)[nearest] if abs(away[nearest]) <= steps[nearest] else None
+
+    @cached_property
+    def _bodies(self) -> dict[str, np.ndarray]:
+        """Centres of the vertebral bodies from head to feet, (down, back) in mm."""
+        bodies = {level: self.body(level) for level in self.named if "/" not in level}
+        return {
+            level: np.array(ndimage.center_of_mass(body)) * self.spacing[1:]
+            for level, body in bodies.items()
+            if body.any()
+        }
+
+
+def outline(net: VertebraUNet, values: np.ndarray, spacing: Sequence[float], mm: float) -> Outlines:
+    """Outline and name the vertebrae and discs of a sagittal T2 series; `mm` is the network's voxel."""
+    step, row, column = spacing
+    found = vertebrae.locate(net, upright(thousandths(values)), (row, column, step), mm, ANATOMY)
+    shape = (values.shape[1], values.shape[2], values.shape[0])
+    named = np.zeros(shape, np.uint8)
+    for level, one in found.named.items():
+        named[one.box][one.inside] = 1 + LEVELS.index(level)
+    return Outlines(labels=sagittal(named), spacing=(step, row, column), notes=found.notes)
+
+
 def labels(structures: np.ndarray) -> np.ndarray:
     """A map of structures as in LabelledMR to positions in LEVELS plus one, uint8; what has no place there is 0."""
     table = np.zeros(256, np.uint8)
@@ -70,7 +150,7 @@ def thousandths(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.clip(WHITE * share, 0, BRIGHTEST).round().astype(np.int16))
 
 
-def level_net(folder: Path, manifest: dict[str, Any], device: str) -> VertebraUNet:
+def level_net(folder: Path, manifest: Mapping[str, Any], device: str) -> VertebraUNet:
     """The U-Net of a manifest, filled with its verified weights."""
     net = VertebraUNet(**manifest["networks"]["unet"]["arguments"])
     weights.fill(net, weights.load_tensors(folder, manifest), part="unet")

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.special import expit, logit
+from scipy.special import expit
 from torch.nn.functional import adaptive_avg_pool1d
 
 from inference import engine, novelty, weights
+from inference.calibrated import logits
 from inference.nets import detectors
 from inference.nets.detector_images import Detections, network_input
 from inference.novelty import Novelty
@@ -26,8 +27,6 @@ BATCH = 8
 #: Of a slice, whatever the width of the detector: means of neighbouring channels. Their covariance, of twice as many in
 #: a case, can be told from the one or two hundred series that there are for it.
 FEATURES = 64
-#: Scores nearer to 0 and 1 than this are all the same to the calibration.
-LEAST_SCORE = 1e-6
 
 Manifest = Mapping[str, Any]
 
@@ -39,12 +38,19 @@ class Subject:
     region: Literal["cervical", "lumbar"]
     #: As in ImageBox; label n + 1 of the detector is the n-th.
     classes: tuple[str, ...]
+    #: Those that make a study positive.
+    target: tuple[str, ...]
+    #: What the study then has, a key of config/codes.toml.
+    question: str
 
 
+LESIONS, ABNORMAL = ("oedema", "haemorrhage", "mixed"), ("herniation", "slip")
 CORD_INJURY, LUMBAR_DISC = "cord-injury-mr", "lumbar-disc-mr"
 SUBJECTS = {
-    CORD_INJURY: Subject(region="cervical", classes=("oedema", "haemorrhage", "mixed", "herniation")),
-    LUMBAR_DISC: Subject(region="lumbar", classes=("disc", "herniation", "slip")),
+    CORD_INJURY: Subject(
+        region="cervical", classes=(*LESIONS, "herniation"), target=LESIONS, question="spinal_cord_injury"
+    ),
+    LUMBAR_DISC: Subject(region="lumbar", classes=("disc", *ABNORMAL), target=ABNORMAL, question="abnormal"),
 }
 
 
@@ -74,11 +80,6 @@ class Look:
     content: Mapping[str, float]
     #: Of the case, as `novelty` wants them.
     features: torch.Tensor
-
-
-def logits(scores: np.ndarray) -> np.ndarray:
-    """Logarithms of the odds of scores, finite also for 0 and 1."""
-    return np.asarray(logit(np.clip(scores.astype(float), LEAST_SCORE, 1 - LEAST_SCORE)))
 
 
 def detector_net(folder: Path, manifest: Manifest, device: str) -> torch.nn.Module:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import tomllib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 
 from highdicom.sr import CodedConcept
 from pydicom.sr.codedict import codes as standard
 from pydicom.sr.coding import Code as StandardCode
 
+from inference.codes import read
 from inference.findings import Code
 
 TABLE = Path(__file__).resolve().parent.parent / "config" / "codes.toml"
 
 
-@cache
-def table() -> MappingProxyType[str, Code]:
+def table() -> Mapping[str, Code]:
     """Return the configured concepts by key, such as "fracture" or "C5"."""
-    entries = tomllib.loads(TABLE.read_text(encoding="utf-8"))
-    return MappingProxyType(
-        {key: Code(scheme=x["scheme"], value=x["value"], meaning=x["meaning"]) for key, x in entries.items()}
-    )
+    return read(TABLE.parent)
 
 
 def concept(code: Code | str) -> CodedConcept:

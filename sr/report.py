@@ -247,6 +247,8 @@ def _sentences(volume: Volume, analysis: Analysis) -> list[str]:
     model = analysis.model
     lines = [model.notice, analysis.reason, *analysis.quality, frames.obstacle(volume)]
     lines += [_in_words(finding) for finding in analysis.findings]
+    if analysis.group:
+        lines.append(f"Group: {analysis.group}")
     if analysis.level_probabilities:
         levels = ", ".join(f"{level} {percent(p)} %" for level, p in analysis.level_probabilities.items())
         lines.append(f"Probability by level: {levels}")

@@ -22,7 +22,8 @@ def test_codes_graded_d_stand_in_the_standard(key):
 def test_every_entry_has_a_grade_and_nothing_unknown():
     for key, entry in ENTRIES.items():
         assert set(entry) == {"scheme", "value", "meaning", "grade"}, key
-        assert entry["grade"] in ("D", "R", "1"), key
+        assert entry["grade"] in ("D", "R", "1", "own"), key
+        assert (entry["grade"] == "own") == entry["scheme"].startswith("99"), key
         assert len(entry["value"]) <= 16 and len(entry["meaning"]) <= 64, key
 
 

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from inference import evaluation, spine_mr, training, weights
+from inference import evaluation, pipeline, spine_mr, spine_series, training, weights
 from inference.datasets.labelled import UnusableData
+from inference.datasets.labelled_mr import LabelledMR
 from inference.nets import detectors
+from inference.nets.unet import VertebraUNet
+from inference.pipeline import UnknownPipeline
 from inference.preprocess import mr_content
+from inference.spine_levels import LEVELS
 from inference.training import spine_gate, spine_learning
 from inference.training.detection import DetectionSettings
 from inference.training.spine_learning import MethodSettings
+from inference.volume import Volume
+from sr import codes
 from tests.cases import silent
+from tests.models import bare_headers
 from tests.mr_studies import SHAPE, SPACING, study, write
 from tests.protocols import few_samples
 
@@ -74,7 +82,28 @@ TASKS = {
         "arguments": "width = 4\nneck = 16",
     },
 }
+#: What is drawn into studies in which nothing is to be found: a class that is no target.
+HARMLESS = {"cord-injury-mr": ("herniation",), "lumbar-disc-mr": ("disc",)}
+QUIET = (900_001, 950_001)
+TABLE = """
+[model]
+directory = "models/{task}"
+manifest_sha256 = "{digest}"
+
+[levels]
+directory = "models/levels"
+manifest_sha256 = "{levels}"
+
+[output]
+operating_point = "balanced"
+box_point = "best-f1"
+"""
 SEEDS = (*range(7), *range(900_000, 900_003), *range(950_000, 950_003))
+
+
+def drawn(task: str, seed: int) -> LabelledMR:
+    """A study of the task; in some nothing is to be found."""
+    return study(TASKS[task]["region"], seed, labels=HARMLESS[task] if seed in QUIET else None)
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +112,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("spine")
     (folder / "training").mkdir()
     (folder / "pipelines").mkdir()
+    shutil.copy(codes.TABLE, folder)
     for task, values in TASKS.items():
         (folder / "training" / f"{task}.toml").write_text(SETTINGS.format(**values))
         for seed in SEEDS:
-            write(folder / "cases", study(values["region"], seed))
+            write(folder / "cases", drawn(task, seed))
     return folder
 
 
@@ -100,9 +130,22 @@ def trained(request, place: Path) -> tuple[str, Path, dict[str, object]]:
         training.run(task, config_dir=place, out=out, cache=place / "cases", device="cpu", progress=silent)
     content = (out / weights.MANIFEST).read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    table = f'[model]\ndirectory = "models/{task}"\nmanifest_sha256 = "{digest}"\n'
+    manifest = json.loads(content)
+    table = TABLE.format(task=task, digest=digest, levels=untrained_levels(place, manifest))
     (place / "pipelines" / f"{task}.toml").write_text(table)
-    return task, out, json.loads(content)
+    return task, out, manifest
+
+
+def untrained_levels(place: Path, manifest: dict[str, object]) -> str:
+    """Write a model that names nothing beside the trained one; return the digest of its manifest."""
+    folder = place / "models" / "levels"
+    folder.mkdir(exist_ok=True)
+    arguments = {"levels": len(LEVELS), "width": 0.0625, "repeats": [1, 1, 1]}
+    networks = {"unet": {"architecture": "inception-resnet-v2-unet", "arguments": arguments}}
+    digest = weights.save(folder / "weights.safetensors", {"unet": VertebraUNet(**arguments)})
+    content = json.dumps(manifest | {"sha256": digest, "networks": networks, "input": {"mm": 3.0}}).encode()
+    (folder / weights.MANIFEST).write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def test_a_model_has_weights_card_curves_and_its_measurements(trained):
@@ -116,6 +159,8 @@ def test_a_model_has_weights_card_curves_and_its_measurements(trained):
     assert manifest["references"][0]["case"].endswith("-950000")
     card = (folder / "MODEL_CARD.md").read_text()
     assert "| best-f1 | herniation |" in card
+    assert "3 studies, 2 with a target class." in card
+    assert "| balanced | " in card
     assert "Never saw a patient" in card
     assert "Within the validated range: " in card
 
@@ -126,6 +171,8 @@ def test_every_class_has_a_calibration_and_two_thresholds(trained):
     assert manifest["calibration"]["classes"].keys() == classes
     assert all(one["weight"] > 0 for one in manifest["calibration"]["classes"].values())
     assert [point["name"] for point in manifest["operating_points"]] == ["best-f1", "few-false"]
+    assert manifest["calibration"]["case"]["weight"] > 0
+    assert [point["name"] for point in manifest["case_points"]] == ["balanced", "screen", "flag"]
     for point in manifest["operating_points"]:
         assert point["thresholds"].keys() == classes
         assert all(0 < value < 1 for value in point["thresholds"].values())
@@ -150,7 +197,7 @@ def test_the_weights_make_the_detector_of_the_references(trained, place):
 
 def test_the_gate_is_fitted_to_studies_of_its_own_and_judges_as_it_did_in_training(trained):
     task, folder, manifest = trained
-    size, region = manifest["input"]["size"], spine_mr.SUBJECTS[task].region
+    size = manifest["input"]["size"]
     net, gate = spine_mr.detector_net(folder, manifest, "cpu"), spine_mr.gate(folder, manifest, "cpu")
     assert manifest["novelty"]["fitted_on"] == "3 series"
     assert manifest["novelty"]["features"] == 2 * spine_mr.FEATURES
@@ -159,11 +206,30 @@ def test_the_gate_is_fitted_to_studies_of_its_own_and_judges_as_it_did_in_traini
     def distance(values: np.ndarray) -> float:
         return gate.distance(spine_mr.look(net, values, SPACING, size=size).features)
 
-    validation = [distance(study(region, seed).series[1].values) for seed in range(900_000, 900_003)]
+    validation = [distance(drawn(task, seed).series[1].values) for seed in range(900_000, 900_003)]
     assert np.quantile(validation, 0.99) == pytest.approx(manifest["novelty"]["threshold"], rel=0.02)
-    known = study(region, 950_000).series[1].values
-    noise = np.random.default_rng(3).normal(known.mean(), known.std(), known.shape).astype(np.float32)
-    assert distance(noise) > max(validation)
+    stripes = np.broadcast_to(np.arange(SHAPE[1])[:, None] % 2 * 1000, SHAPE).astype(np.float32)
+    assert distance(stripes) > max(validation)
+
+
+def test_the_model_serves_in_its_pipeline(trained, place):
+    task, _, manifest = trained
+    series = drawn(task, 950_000).series[1]
+    volume = Volume(
+        array=series.values,
+        affine=series.affine,
+        headers=bare_headers(len(series.values), modality="MR"),
+        frames=(None,) * len(series.values),
+    )
+    found = pipeline.load(task, place, "cpu").run(volume)
+    assert (found.state, found.pipeline, found.model.name) == ("done", task, task)
+    assert found.threshold == manifest["case_points"][0]["threshold"]
+    assert len(found.slice_probabilities) == SHAPE[0]
+    assert any("vertebrae are not named" in text for text in found.quality)
+    table = pipeline.read_table(task, place)
+    table["output"]["box_point"] = "worst"
+    with pytest.raises(UnknownPipeline, match="box_point 'worst': .* has best-f1, few-false"):
+        spine_series.load(task, table, place, "cpu")
 
 
 def test_the_limits_on_headers_are_those_of_the_phantoms(trained):
@@ -223,6 +289,8 @@ def test_a_pinned_model_is_measured_again_with_the_same_numbers(trained, place, 
     assert found["map50"] == pytest.approx(manifest["metrics"]["map50"], abs=1e-6)
     assert found["confusion"] == manifest["metrics"]["confusion"]
     assert found["within_range"] == manifest["metrics"]["within_range"]
+    assert found["cases"] == manifest["metrics"]["cases"]
+    assert found["findings"]["named"] == 0
     assert found["operating_points"].keys() == {"best-f1", "few-false"}
     assert manifest["sha256"] in table.read_text()
 

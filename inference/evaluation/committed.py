@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference import cervical_ct, pipeline, spine_levels, spine_mr
+from inference import cervical_ct, pipeline, spine_levels, spine_mr, spine_series
 from inference.cervical_ct import NAME
 from inference.datasets import store
 from inference.datasets.labelled import UnusableData
 from inference.datasets.mr_store import Study, prepare_mr
 from inference.datasets.outlined_mr import outlined
 from inference.datasets.store import Case
-from inference.evaluation import fracture, levels, spine_detection, vertebrae
+from inference.evaluation import fracture, levels, spine_detection, spine_findings, vertebrae
 from inference.spine_levels import ANATOMY
 from inference.training.parts import Prepare, several
 
@@ -110,21 +110,25 @@ def _levels(config_dir: Path, device: str, _: Callable[[str], None]) -> Subject:
 
 def _detection(task: str) -> Callable[[Path, str, Callable[[str], None]], Subject]:
     def subject(config_dir: Path, device: str, _: Callable[[str], None]) -> Subject:
-        folder, manifest = pipeline.pinned(task, config_dir, "model")
-        net, size = spine_mr.detector_net(folder, manifest, device), manifest["input"]["size"]
-        gate = spine_mr.gate(folder, manifest, device)
+        model = spine_series.load(task, pipeline.read_table(task, config_dir), config_dir, device)
+        manifest, net, gate = model.manifest, model.detector, model.gate
+        size = manifest["input"]["size"]
 
         def measure(scored: Sequence[Any], studies: Sequence[Study]) -> dict[str, Any]:
             found = spine_detection.measure(task, scored, manifest)
             mine = [study for study in studies if study.region == spine_mr.SUBJECTS[task].region]
             looks = [one for study in mine for one in spine_detection.looks(net, study, size=size)]
-            return found | {"within_range": spine_detection.within_range(looks, gate, manifest)}
+            judged = [one for study in mine for one in spine_findings.judge(model, study)]
+            return found | {
+                "within_range": spine_detection.within_range(looks, gate, manifest),
+                "findings": spine_findings.measure(judged),
+            }
 
         return Subject(
             manifest,
             lambda study: spine_detection.score(net, study, task=task, size=size),
             measure,
-            spine_detection.metric_lines,
+            lambda metrics: [*spine_detection.metric_lines(metrics), "", *spine_findings.lines(metrics["findings"])],
             prepare_mr,
         )
 

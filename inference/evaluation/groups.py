@@ -6,7 +6,7 @@ cord, else disc with any herniation, else normal.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,7 @@ from inference.evaluation import bootstrap, markdown_tables
 from inference.evaluation.detection import Image, reported
 from inference.evaluation.detection_report import confusion_table
 from inference.evaluation.markdown_tables import estimate
-
-#: The worst first, and the classes of boxes that put an image into it.
-GROUPS: Mapping[str, frozenset[str]] = {
-    "injured": frozenset({"oedema", "haemorrhage", "mixed"}),
-    "disc": frozenset({"herniation"}),
-    "normal": frozenset(),
-}
-
-
-def group(labels: Collection[str]) -> str:
-    """The group of an image with boxes of these classes."""
-    return next((name for name, members in GROUPS.items() if members & set(labels)), "normal")
+from inference.spine_findings import GROUPS, group
 
 
 def measure(images: Sequence[Image], thresholds: Mapping[str, float], *, seed: int = 0) -> dict[str, Any]:

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from inference import spine_mr
+from inference.calibrated import LEAST_SCORE, logits
 from inference.datasets.labelled import UnusableData
 from inference.datasets.mr_store import Study
 from inference.datasets.spine_images import marked, read_series
-from inference.evaluation import detection, detection_report, groups, markdown_tables, validated
+from inference.evaluation import binary, detection, detection_report, groups, markdown_tables, validated
 from inference.evaluation.binary import expected_calibration_error
 from inference.evaluation.detection import FALSE, HIT, IMAGE, MISSED, Boxes, Image
 from inference.evaluation.markdown_tables import number
@@ -76,6 +77,34 @@ def calibrated(images: Sequence[Image], calibration: Mapping[str, Mapping[str, f
     ]
 
 
+def cases(studies: Sequence[Sequence[Image]], target: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each study of calibrated images: its surest box of a target class, and whether a reader has drawn one."""
+    highest = [
+        max((float(p) for one in study for p in one.scores[np.isin(one.found.labels, target)]), default=LEAST_SCORE)
+        for study in studies
+    ]
+    truth = [any(np.isin(one.truth.labels, target).any() for one in study) for study in studies]
+    return np.array(highest), np.array(truth)
+
+
+def _cases(studies: Sequence[Sequence[Image]], target: Sequence[str], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """How well studies with and without a target class are told apart; None for what needs both kinds."""
+    highest, truth = cases([study for study in studies if study], target)
+    fitted, both = manifest["calibration"]["case"], 0 < truth.sum() < len(truth)
+    answers = [np.array([one]) for one in fitted["bias"] + fitted["weight"] * logits(highest)]
+    labels = [np.array([one]) for one in truth]
+    return {
+        "studies": len(truth),
+        "positive": int(truth.sum()),
+        "ranking": binary.ranking(answers, labels) if both else None,
+        **binary.calibration(answers, labels),
+        **binary.determinate(answers, labels, manifest["calibration"]["indeterminate"]),
+        "points": {one["name"]: binary.at(answers, labels, one["threshold"]) for one in manifest["case_points"]}
+        if both
+        else None,
+    }
+
+
 def measure(task: str, scored: Sequence[Sequence[Image]], manifest: Mapping[str, Any]) -> dict[str, Any]:
     """All numbers of a task over the slices of its studies, for JSON; `scored` by study, as `score` gives it.
 
@@ -85,7 +114,8 @@ def measure(task: str, scored: Sequence[Sequence[Image]], manifest: Mapping[str,
     if not any(scored):
         region = SUBJECTS[task].region
         raise UnusableData(f"{len(scored)} studies, but no sagittal T2 slice of a {region} spine that was read")
-    images = calibrated([image for study in scored for image in study], manifest["calibration"]["classes"])
+    studies = [calibrated(study, manifest["calibration"]["classes"]) for study in scored]
+    images = [image for study in studies for image in study]
     points = {point["name"]: point["thresholds"] for point in manifest["operating_points"]}
     found = detection.outcomes(images, classes, detection_report.OVERLAP)
     return {
@@ -93,6 +123,7 @@ def measure(task: str, scored: Sequence[Sequence[Image]], manifest: Mapping[str,
         "operating_points": {name: _at(found, classes, thresholds) for name, thresholds in points.items()},
         "expected_calibration_error": _calibration_error(found),
         "groups": groups.measure(images, points[POINT]) if task == CORD_INJURY else None,
+        "cases": _cases(studies, SUBJECTS[task].target, manifest),
     }
 
 
@@ -112,7 +143,23 @@ def metric_lines(found: Mapping[str, Any]) -> list[str]:
         markdown_tables.table(["point", "class", "threshold", "sensitivity", "false per image"], rows),
         *(["", *groups.lines(found["groups"])] if found["groups"] else []),
         "",
+        *_case_lines(found["cases"]),
+        "",
         validated.line(found["within_range"]),
+    ]
+
+
+def _case_lines(row: Mapping[str, Any]) -> list[str]:
+    said = f"{row['studies']} studies, {row['positive']} with a target class. {binary.zone_line(row)}"
+    if row["ranking"] is None:
+        return [said]
+    return [
+        f"{said} ROC AUC of studies {binary.with_interval(row['ranking'], 'auc')}; ECE {row['ece']:.3f}, Brier "
+        f"{row['brier']:.3f}. Intervals: 95 %, bootstrap over studies.",
+        "",
+        "| operating point of studies | threshold | sensitivity | specificity |",
+        "|---|---|---|---|",
+        *(binary.point_line(name, one) for name, one in row["points"].items()),
     ]
 
 
@@ -135,4 +182,4 @@ def _calibration_error(found: detection.Outcomes) -> float | None:
     made = np.isin(found.marks[:, 1], (FALSE, HIT))
     if not made.any():
         return None
-    return expected_calibration_error(spine_mr.logits(found.scores[made]), found.marks[made, 1] == HIT)
+    return expected_calibration_error(logits(found.scores[made]), found.marks[made, 1] == HIT)

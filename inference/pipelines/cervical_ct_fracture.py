@@ -22,6 +22,7 @@ import torch
 from scipy.special import expit
 
 from inference import cervical_ct, fracture_regions, novelty, vertebrae, weights
+from inference.calibrated import indeterminate
 from inference.cervical_ct import NAME, LevelNet
 from inference.datasets.labelled import CERVICAL
 from inference.findings import Analysis, Code, Mask, ModelIdentity
@@ -189,7 +190,7 @@ def _analyse(model: _Model, volume: Volume) -> Analysis:
         *novelty.complaints(distance, limit),
         *answers.found.notes,
         *(() if answers.levels or model.levels is None else (SLICES_ALONE,)),
-        *_indeterminate(answers.case, answers.zone),
+        *indeterminate(answers.case, answers.zone),
     )
     return replace(_analysis(model, volume, answers, shown, remarks, timings), heat_map=heat)
 
@@ -224,13 +225,6 @@ def _answers(model: _Model, volume: Volume, axial: Oriented, scores: Scores) -> 
         threshold=model.points["levels"]["threshold"],
         zone=fitted["indeterminate"],
     )
-
-
-def _indeterminate(probability: float, zone: Sequence[float]) -> list[str]:
-    """One sentence if too many cases with and without a fracture have such a probability to tell them apart."""
-    low, high = zone
-    said = f"indeterminate: from probability {low:.2f} to {high:.2f}, validation cases cannot be told apart"
-    return [said] if low <= probability <= high else []
 
 
 def _level_answer(raw: np.ndarray, logits: np.ndarray) -> Answer:

@@ -21,10 +21,18 @@ class Oriented:
 
     #: float32.
     array: np.ndarray
+    #: (4, 4): (slice, row, column) of a voxel of the array to LPS mm.
+    affine: np.ndarray
     #: Axes of the array that were reversed.
     flipped: tuple[int, ...]
     #: Which axis of the volume each axis of the array is.
     order: tuple[int, int, int] = (0, 1, 2)
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Between voxel centres in mm, (slice, row, column)."""
+        step, row, column = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(step), float(row), float(column)
 
     def slices_back(self, values: np.ndarray) -> np.ndarray:
         """Values per slice in the order of the volume."""
@@ -60,7 +68,11 @@ def sagittal(volume: Volume) -> Oriented:
 def _oriented(volume: Volume, order: tuple[int, int, int], toward: tuple[float, ...]) -> Oriented:
     flipped = tuple(axis for axis, direction in enumerate(toward) if direction < 0)
     array = np.flip(volume.array.transpose(order), flipped)
-    return Oriented(np.ascontiguousarray(array, dtype=np.float32), flipped, order)
+    affine = volume.affine[:, [*order, 3]].astype(float)
+    for axis in flipped:
+        affine[:, 3] += affine[:, axis] * (array.shape[axis] - 1)
+        affine[:, axis] *= -1
+    return Oriented(np.ascontiguousarray(array, dtype=np.float32), affine, flipped, order)
 
 
 def turn_degrees(volume: Volume) -> float:

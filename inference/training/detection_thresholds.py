@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
+from inference.calibrated import logits
 from inference.datasets.labelled import UnusableData
 from inference.evaluation.detection import FALSE, HIT, IMAGE, MISSED, Image, outcomes
-from inference.spine_mr import logits
-from inference.training.calibration import fit_platt
+from inference.training.calibration import OperatingPoint, fit_platt, indeterminate, operating_points
 
 OVERLAP = 0.5  # IoU from which a box is found
 FALSE_PER_IMAGE = 0.1
@@ -41,6 +42,22 @@ def calibrate(images: Sequence[Image], classes: Sequence[str]) -> dict[str, dict
         bias, weight = fit_platt(logits(found.scores[made]), found.marks[made, 1] == HIT)
         fitted[label] = {"bias": bias, "weight": weight}
     return fitted
+
+
+def calibrate_cases(
+    highest: np.ndarray, truth: np.ndarray
+) -> tuple[dict[str, float], tuple[OperatingPoint, ...], tuple[float, float]]:
+    """Bias and weight by which the surest box of a study becomes the probability of the study; points and zone of it.
+
+    Raises UnusableData without studies of both kinds.
+    """
+    if not 0 < truth.sum() < len(truth):
+        raise UnusableData(
+            f"{int(truth.sum())} of {len(truth)} validation studies have a finding: both kinds are needed, add studies"
+        )
+    bias, weight = fit_platt(logits(highest), truth)
+    probability = expit(bias + weight * logits(highest))
+    return {"bias": bias, "weight": weight}, operating_points(probability, truth), indeterminate(probability, truth)
 
 
 def points(images: Sequence[Image], classes: Sequence[str]) -> tuple[DetectionPoint, ...]:

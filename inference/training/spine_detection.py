@@ -59,17 +59,14 @@ def train(job: Job) -> Path:
         found = _each(studies[part], partial(evaluation.looks, learned.net, size=images.size), job.progress)
         return [one for study in found for one in study]
 
-    validation = [image for study in score("validation") for image in study]
-    fitted = detection_thresholds.calibrate(validation, subject.classes)
-    points = detection_thresholds.points(evaluation.calibrated(validation, fitted), subject.classes)
+    answers = _fit_answers(score("validation"), subject)
     gate, limits = spine_gate.fit(looks("gate"), looks("validation"))
     headers = spine_gate.header_limits([*studies["train"], *studies["gate"]], synthetic=job.data is None)
     manifest = {
         **_manifest(task, images, learned, headers, synthetic=job.data is None),
         **limits,
         "licence": licence(studies),
-        "calibration": {"classes": fitted, "fitted_on": f"{len(validation)} validation slices", "dtype": "float32"},
-        "operating_points": [asdict(point) for point in points],
+        **answers,
     }
     tested = score("test")
     manifest["metrics"] = {
@@ -84,6 +81,27 @@ def train(job: Job) -> Path:
         measured=evaluation.metric_lines(manifest["metrics"]),
         seconds=time.monotonic() - start,
     )
+
+
+def _fit_answers(scored: Sequence[list[Image]], subject: Subject) -> dict[str, Any]:
+    """What the scores of boxes and of studies mean, and from which on they count; from the validation studies."""
+    images = [image for study in scored for image in study]
+    classes = detection_thresholds.calibrate(images, subject.classes)
+    studies = [evaluation.calibrated(study, classes) for study in scored]
+    highest, truth = evaluation.cases(studies, subject.target)
+    case, case_points, zone = detection_thresholds.calibrate_cases(highest, truth)
+    points = detection_thresholds.points([image for study in studies for image in study], subject.classes)
+    return {
+        "calibration": {
+            "classes": classes,
+            "case": case,
+            "indeterminate": zone,
+            "fitted_on": f"{len(images)} slices of {len(studies)} validation studies",
+            "dtype": "float32",
+        },
+        "operating_points": [asdict(point) for point in points],
+        "case_points": [asdict(point) for point in case_points],
+    }
 
 
 def _each(studies: Sequence[Study], look: Callable[[Study], T], progress: Callable[[str], None]) -> list[T]:

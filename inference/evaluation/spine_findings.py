@@ -1,0 +1,131 @@
+"""What an MR pipeline says of whole studies: are levels named rightly, and how far off are slips and herniations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from inference import spine_findings, spine_series
+from inference.datasets.mr_store import StoredSeries, Study
+from inference.datasets.spine_images import read_series
+from inference.disc_measures import meyerding
+from inference.evaluation import detection, markdown_tables
+from inference.evaluation.markdown_tables import number
+from inference.spine_findings import DiscMeasures, Found
+from inference.spine_series import Model
+
+#: Of the box of a finding with the box of a reader in the same slice: both are about the same thing.
+OVERLAP = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A lesion or disc that was found where a reader has drawn a box."""
+
+    patient: str
+    label: str
+    true_label: str
+    level: str | None
+    true_level: str
+    #: As measured, and as the data set says, by the names of `DiscMeasures`; empty where either is missing.
+    measured: Mapping[str, float]
+    true: Mapping[str, float]
+
+
+def judge(model: Model, study: Study) -> list[Judged]:
+    """Search every series of a study that somebody has read, and find what the reader says of the same places."""
+    judged = []
+    for series in read_series(study):
+        searched = spine_series.search(model, np.asarray(series.values, np.float32), series.spacing)
+        for one in searched.found:
+            truth = _truth(one, series) if one.probability >= model.thresholds[one.label] else None
+            if truth is None:
+                continue
+            true_label, true_level = truth
+            slices = {box.slice for box in one.linked.boxes}
+            known = one.level and "/" in one.level and one.level in study.measurements
+            measured = spine_findings.measures(searched.outlines, one.level or "", slices) if known else None
+            judged.append(
+                Judged(
+                    patient=study.patient,
+                    label=one.label,
+                    true_label=true_label,
+                    level=one.level,
+                    true_level=true_level,
+                    measured=_values(measured),
+                    true=study.measurements[one.level] if measured and one.level else {},
+                )
+            )
+    return judged
+
+
+def _values(measured: DiscMeasures | None) -> dict[str, float]:
+    return {} if measured is None else dict(vars(measured))
+
+
+def _truth(found: Found, series: StoredSeries) -> tuple[str, str] | None:
+    """Class and level of the reader's box that lies over a finding best; None where nobody has drawn a named one."""
+    mine = detection.drawn([box for box in series.boxes or () if box.slice == found.key.slice and box.level])
+    shared = detection.overlaps(np.array([found.key.edges]), mine.edges)[0]
+    if not len(shared) or shared.max() < OVERLAP:
+        return None
+    best = int(shared.argmax())
+    return str(mine.labels[best]), str(mine.levels[best])
+
+
+def measure(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Shares of named levels, and errors in mm and per cent; None where there is nothing to measure."""
+    named = [one for one in judged if one.level]
+    right = [one for one in named if one.level == one.true_level]
+    pairs = {
+        name: [one for one in right if what in (one.label, one.true_label) and name in one.true]
+        for name, what in (("herniation_mm", "herniation"), ("slip_mm", "slip"), ("slip_percent", "slip"))
+    }
+    grades = [
+        meyerding(one.measured["slip_percent"]) == meyerding(one.true["slip_percent"]) for one in pairs["slip_percent"]
+    ]
+    return markdown_tables.plain({  # type: ignore[no-any-return]
+        "findings": len(judged),
+        "patients": len({one.patient for one in judged}),
+        "named": len(named),
+        "rightly_named": len(right),
+        "errors": {name: _errors(mine, name) for name, mine in pairs.items()},
+        "meyerding_agreement": float(np.mean(grades)) if grades else None,
+    })  # fmt: skip
+
+
+def _errors(judged: Sequence[Judged], name: str) -> dict[str, Any]:
+    error = np.array([one.measured[name] - one.true[name] for one in judged])
+    if not len(error):
+        return {"discs": 0}
+    low, high = np.percentile(error, [2.5, 97.5])
+    return {
+        "discs": len(error),
+        "bias": float(error.mean()),
+        "mean_absolute": float(np.abs(error).mean()),
+        "limits_of_agreement": [float(low), float(high)],
+    }
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """What `measure` found, as Markdown."""
+    rows = [
+        [
+            name.replace("_", ", ", 1),
+            str(row["discs"]),
+            *(number(row.get(key), 2) for key in ("bias", "mean_absolute")),
+            " to ".join(number(end, 2) for end in row.get("limits_of_agreement", (None, None))),
+        ]
+        for name, row in found["errors"].items()
+    ]
+    wrong = found["named"] - found["rightly_named"]
+    return [
+        f"Of {found['findings']} lesions and discs that were found where a reader has drawn a box (IoU {OVERLAP}), "
+        f"{found['named']} were given a level: {found['rightly_named']} the right one, {wrong} a wrong one. "
+        f"Meyerding grade as measured on the shape: {number(found['meyerding_agreement'], 3)} of the slips.",
+        "",
+        markdown_tables.table(["measure", "discs", "bias", "mean absolute error", "95 % of the errors"], rows),
+    ]
