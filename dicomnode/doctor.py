@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import gdcm
@@ -18,8 +19,9 @@ from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit
 
 import inference.pipeline
 from dicomnode import ledger
-from dicomnode.config import CONFIG_DIR, Config, Destination
-from dicomnode.errors import NodeError, Transient
+from dicomnode.config import CONFIG_DIR, Config, Destination, Receive, Web
+from dicomnode.errors import ConfigError, NodeError, Transient
+from dicomnode.network import ports
 from dicomnode.network.echo import echo
 from dicomnode.network.listen import TRANSFER_SYNTAXES
 from dicomnode.peers import destination_address, listener_tls, own_address
@@ -28,6 +30,7 @@ from inference.volume import decode_pixels
 from inference.weights import UntrustedWeights
 
 SLOW_FLUSH_SECONDS = 0.02  # a local disk needs less; a network share more
+WEB_SECONDS = 10.0  # for the pages of a busy node; another program may never answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,9 @@ def examine(config: Config) -> Iterator[Check]:
     yield _guard("packages", _packages)
     yield _guard("data directory", lambda: _data_dir(config))
     yield _guard("ledger", lambda: _ledger(config))
-    yield _guard("receive port", lambda: _port(config))
+    yield _guard("receive port", lambda: _port("receive", config.receive, lambda: _answers(config)))
+    if config.web.port:
+        yield _guard("web port", lambda: _port("web", config.web, lambda: _shows_pages(config)))
     if config.receive.tls:
         yield _guard("TLS", lambda: _tls(config))
     for name in inference.pipeline.names(CONFIG_DIR):
@@ -110,17 +115,31 @@ def _ledger(config: Config) -> str:
         return f"SQLite {version}, journal {journal}"
 
 
-def _port(config: Config) -> str:
-    where = f"{config.receive.host}:{config.receive.port}"
+def _port(table: str, place: Receive | Web, ours: Callable[[], bool]) -> str:
     try:
-        with socket.create_server((config.receive.host, config.receive.port)):
-            return f"{where} is free"
-    except OSError as error:
+        ports.take(table, place.host, place.port).close()
+    except ConfigError:
+        if not ours():
+            raise
+        return f"{place.host}:{place.port}: the node is running and answers"
+    return f"{place.host}:{place.port} is free"
+
+
+def _answers(config: Config) -> bool:
+    try:
+        echo(own_address(config), calling_ae=config.receive.ae_title)
+    except Transient:
+        return False
+    return True
+
+
+def _shows_pages(config: Config) -> bool:
+    with closing(HTTPConnection(config.web.host, config.web.port, timeout=WEB_SECONDS)) as connection:
         try:
-            echo(own_address(config), calling_ae=config.receive.ae_title)
-        except Transient:
-            raise NodeError(f"{where}: {error.strerror}", hint="another program uses it, or root is needed") from error
-        return f"{where}: the node is running and answers C-ECHO"
+            connection.request("GET", "/health", headers={"Host": "localhost"})  # a name that the pages always have
+            return b'"problems":' in connection.getresponse().read()
+        except (OSError, HTTPException):
+            return False
 
 
 def _tls(config: Config) -> str:

@@ -20,6 +20,7 @@ from typing import IO
 from dicomnode import faults, ledger, logs
 from dicomnode.config import Config
 from dicomnode.errors import ConfigError
+from dicomnode.network import ports
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +55,10 @@ def serve(config: Config) -> None:
     config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.umask(0o077)
     lock = _lock(config.data_dir)
-    _require_free("receive", config.receive.host, config.receive.port)
+    # A port that cannot be had is said now, not by a process that is started again and again.
+    ports.take("receive", config.receive.host, config.receive.port).close()
     if config.web.port:
-        _require_free("web", config.web.host, config.web.port)
+        ports.take("web", config.web.host, config.web.port).close()
     faults.announce()
     ledger.connect(config.ledger_url).release_owner(f"{HOST}/", died=None)
     stop = threading.Event()
@@ -89,17 +91,6 @@ def _lock(data_dir: Path) -> IO[str]:
             f"{data_dir} is in use by another node", hint="stop it, or give this one its own data_dir"
         ) from error
     return lock
-
-
-def _require_free(table: str, host: str, port: int) -> None:
-    """Say at the start that a port cannot be had, rather than start a process again and again that cannot have it."""
-    try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}:{port}: {error.strerror}",
-            hint=f"is another program using {table}.port? ports below 1024 need root",
-        ) from error
 
 
 def _start(name: str, config: Config) -> SpawnProcess:

@@ -6,7 +6,9 @@ Knows nothing about images. bfloat16 moves the logits of compact networks; they 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -23,6 +25,16 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f'device "{name}": this machine has {torch.cuda.device_count()} GPU(s); use "auto" or "cpu"')
     return device
+
+
+def machine(device: torch.device) -> str:
+    """What a training or a measurement ran on, for people who compare its seconds."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    known = Path("/proc/cpuinfo")  # on Linux alone
+    lines = known.read_text().splitlines() if known.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def loader_processes(device: torch.device) -> int:

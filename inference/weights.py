@@ -90,7 +90,10 @@ def fill(net: torch.nn.Module, tensors: Mapping[str, torch.Tensor], *, part: str
 
 
 def save(path: Path, networks: Mapping[str, torch.nn.Module]) -> str:
-    """Write the networks as half precision safetensors with names `part.*`; return the SHA-256 of the file."""
+    """Write the networks as half precision safetensors with names `part.*`; return the SHA-256 of the file.
+
+    Raises FloatingPointError for a value that is not a number, or is beyond half precision, and writes nothing.
+    """
     import torch
     from safetensors.torch import save as to_bytes
 
@@ -98,6 +101,8 @@ def save(path: Path, networks: Mapping[str, torch.nn.Module]) -> str:
     for part, net in networks.items():
         for name, tensor in net.state_dict().items():
             kept = tensor.to(torch.float16) if tensor.is_floating_point() else tensor
+            if not kept.isfinite().all():
+                raise FloatingPointError(f"{part}.{name} is not finite in half precision; lower the learning rate")
             tensors[f"{part}.{name}"] = kept.contiguous().cpu()
     content = to_bytes(tensors)
     path.write_bytes(content)

@@ -38,6 +38,12 @@ def origins(volume: Volume) -> np.ndarray:
     return np.array([[float(x) for x in row] for row in rows])
 
 
+def organize(dataset: Dataset, uid: str) -> None:
+    """Give the dimensions a UID of ours (PS3.3 C.7.6.17): highdicom's differs from one attempt to the next."""
+    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
+        item.DimensionOrganizationUID = uid
+
+
 def restore_references(dataset: Dataset, volume: Volume, stand_ins: Sequence[Dataset]) -> None:
     """Turn references to stand-ins into references to the real images, and to frames where frames are meant."""
     real = zip(volume.headers, volume.frames, strict=True)

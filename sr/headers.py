@@ -79,6 +79,16 @@ class Equipment:
     #: Tells installations of one version apart by what they run; never empty.
     serial_number: str
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What highdicom calls them, for the constructors of its objects."""
+        return {
+            "manufacturer": self.manufacturer,
+            "manufacturer_model_name": self.model_name,
+            "software_versions": self.software_version,
+            "device_serial_number": self.serial_number,
+        }
+
 
 def equipment(run: Run, model: ModelIdentity | None) -> Equipment:
     """Name the model that answered, or the node itself where none ran."""
@@ -155,6 +165,11 @@ def finish(dataset: Dataset, header: Dataset, run: Run, made_by: Equipment) -> N
         setattr(dataset, f"{event}Time", TM(moment.time()))
 
 
+def body_part(header: Dataset) -> str:
+    """Body Part Examined, required unless laterality is given; the source knows better than the pipeline."""
+    return header.get("BodyPartExamined") or "SPINE"
+
+
 def caution(analysis: Analysis) -> str:
     """What descriptions and pictures, which have no room for the reasons, say of an answer with limits."""
     return "Limited analysis: see report." if analysis.limited else ""
@@ -189,11 +204,8 @@ def well_formed(dataset: Dataset, keyword: str) -> bool:
 
 def _contribution(run: Run, made_by: Equipment, moment: datetime) -> Dataset:
     item: Dataset = hd.ContributingEquipment(
-        made_by.manufacturer,
-        codes.DCM.ProcessingEquipment,
-        manufacturer_model_name=made_by.model_name,
-        software_versions=made_by.software_version,
-        device_serial_number=made_by.serial_number,
+        purpose_of_reference=codes.DCM.ProcessingEquipment,
+        **made_by.arguments,
         contribution_datetime=DT(moment.replace(tzinfo=None)),
         contribution_description=f"Pipeline: {run.pipeline or 'none'}; program version: {run.code_version}",
     )

@@ -32,10 +32,7 @@ def write(volume: Volume, analysis: Analysis, run: Run) -> Dataset | None:
         series_number=9006,
         sop_instance_uid=derived_uid(run, Kind.PMAP),
         instance_number=1,
-        manufacturer=made_by.manufacturer,
-        manufacturer_model_name=made_by.model_name,
-        software_versions=made_by.software_version,
-        device_serial_number=made_by.serial_number,
+        **made_by.arguments,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[
             hd.pm.RealWorldValueMapping(
@@ -54,14 +51,11 @@ def write(volume: Volume, analysis: Analysis, run: Run) -> Dataset | None:
         series_description=headers.short(f"AI heat map, not for diagnosis. {notice}"),
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
-    organization = derived_uid(run, Kind.PMAP, "dimensions")
-    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
-        item.DimensionOrganizationUID = organization
+    frames.organize(dataset, derived_uid(run, Kind.PMAP, "dimensions"))
     _complete(dataset, analysis)
     _order(dataset, volume)
     frames.restore_references(dataset, volume, sources)
-    # Required unless laterality is given; the source knows better than the pipeline.
-    dataset.BodyPartExamined = volume.headers[0].get("BodyPartExamined") or "SPINE"
+    dataset.BodyPartExamined = headers.body_part(volume.headers[0])
     headers.finish(dataset, volume.headers[0], run, made_by)
     return dataset
 

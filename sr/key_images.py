@@ -34,14 +34,11 @@ def _picture(volume: Volume, analysis: Analysis, run: Run, finding: Finding, num
         series_number=9003,
         sop_instance_uid=derived_uid(run, Kind.SC, finding.tracking_id),
         instance_number=number,
-        manufacturer=made_by.manufacturer,
+        **made_by.arguments,
         series_description=headers.short(f"AI key images, not for diagnosis. {notice}"),
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
-    dataset.ManufacturerModelName, dataset.SoftwareVersions = made_by.model_name, made_by.software_version
-    dataset.DeviceSerialNumber = made_by.serial_number
-    # Required unless laterality is given; the source knows better than the pipeline.
-    dataset.BodyPartExamined = header.get("BodyPartExamined") or "SPINE"
+    dataset.BodyPartExamined = headers.body_part(header)
     headers.finish(dataset, header, run, made_by)
     dataset.DateOfSecondaryCapture, dataset.TimeOfSecondaryCapture = dataset.ContentDate, dataset.ContentTime
     return dataset

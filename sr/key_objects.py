@@ -11,7 +11,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from inference.findings import Analysis
 from inference.volume import Volume
 from sr import codes, headers, report
-from sr.run import Kind, Reference, Run, derived_uid
+from sr.run import Kind, Run, derived_uid
 
 _TITLES = {Kind.KOS: "of_interest", Kind.REJECT: "rejected_for_quality"}
 _SERIES_NUMBERS = {Kind.KOS: 9005, Kind.REJECT: 9010}
@@ -35,17 +35,9 @@ def write_rejection(header: Dataset, analysis: Analysis, run: Run) -> Dataset | 
     """Return the note that rejects every object of the earlier answers (IHE IOCM), or None where there is none."""
     if not run.predecessors:
         return None
-    selected: list[tuple[Dataset, int | None]] = [(stand_in(old), None) for old in run.predecessors]
+    selected: list[tuple[Dataset, int | None]] = [(old.header(), None) for old in run.predecessors]
     description = "Superseded by a newer answer about the study."
     return _document(header, selected, run, analysis, kind=Kind.REJECT, description=description)
-
-
-def stand_in(old: Reference) -> Dataset:
-    """Return an earlier object as far as it is known: its identifiers."""
-    item = Dataset()
-    item.SOPClassUID, item.SOPInstanceUID = old.sop_class_uid, old.sop_instance_uid
-    item.SeriesInstanceUID, item.StudyInstanceUID = old.series_uid, old.study_uid
-    return item
 
 
 def _document(

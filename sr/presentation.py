@@ -36,10 +36,7 @@ def write(volume: Volume, analysis: Analysis, run: Run) -> Dataset | None:
         series_number=9004,
         sop_instance_uid=derived_uid(run, Kind.GSPS),
         instance_number=1,
-        manufacturer=made_by.manufacturer,
-        manufacturer_model_name=made_by.model_name,
-        software_versions=made_by.software_version,
-        device_serial_number=made_by.serial_number,
+        **made_by.arguments,
         content_label=_LAYER,
         content_description=headers.short(f"{headers.caution(analysis)} AI findings. {analysis.model.notice}"),
         graphic_annotations=[
@@ -55,8 +52,7 @@ def write(volume: Volume, analysis: Analysis, run: Run) -> Dataset | None:
         del area.PresentationPixelAspectRatio
         area.PresentationPixelSpacing = stand_ins[reached[0]].PixelSpacing
     frames.restore_graphic_references(dataset, volume, stand_ins)
-    # Required unless laterality is given; the source knows better than the pipeline.
-    dataset.BodyPartExamined = volume.headers[0].get("BodyPartExamined") or "SPINE"
+    dataset.BodyPartExamined = headers.body_part(volume.headers[0])
     headers.finish(dataset, volume.headers[0], run, made_by)
     dataset.PresentationCreationDate, dataset.PresentationCreationTime = dataset.ContentDate, dataset.ContentTime
     del dataset.ContentDate, dataset.ContentTime  # a presentation state has those of its creation instead

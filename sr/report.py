@@ -20,7 +20,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 from inference.findings import Analysis, Code, Finding, Mask, Measurement
 from inference.volume import Volume
 from sr import codes, frames, headers, segmentation
-from sr.run import Kind, Reference, Run, derived_uid
+from sr.run import Kind, Run, derived_uid
 
 CONTAINS = hd.sr.RelationshipTypeValues.CONTAINS
 
@@ -96,17 +96,12 @@ def _document(
         series_number=9002,
         sop_instance_uid=derived_uid(run, Kind.SR, part),
         instance_number=1,
-        manufacturer=made_by.manufacturer,
-        manufacturer_model_name=made_by.model_name,
-        software_versions=made_by.software_version,
-        device_serial_number=made_by.serial_number,
+        **made_by.arguments,
         series_description=headers.short(description),
         is_complete=True,
         is_final=False,
         # Documents, not the objects beside them (PS3.3 C.17.2.3).
-        previous_versions=[
-            _predecessor(old) for old in run.predecessors if old.sop_class_uid == Comprehensive3DSRStorage
-        ]
+        previous_versions=[old.header() for old in run.predecessors if old.sop_class_uid == Comprehensive3DSRStorage]
         or None,
     )
     # highdicom has listed the stand-in; the evidence is the images themselves.
@@ -308,13 +303,6 @@ def _algorithm(analysis: Analysis) -> hd.sr.AlgorithmIdentification:
         family=codes.concept("artificial_intelligence"),
         parameters=[f"weights_sha256={model.sha256}"],
     )
-
-
-def _predecessor(reference: Reference) -> Dataset:
-    item = Dataset()
-    item.SOPClassUID, item.SOPInstanceUID = reference.sop_class_uid, reference.sop_instance_uid
-    item.SeriesInstanceUID, item.StudyInstanceUID = reference.series_uid, reference.study_uid
-    return item
 
 
 def _container(name: hd.sr.CodedConcept) -> hd.sr.ContainerContentItem:

@@ -75,7 +75,7 @@ class _Made:
     def add(self, kind: Kind) -> None:
         """Make and check what there is of one kind. Raises InvalidResult and then has added nothing."""
         datasets = [dataset for dataset in _attempt(kind, lambda: self._write(kind)) if dataset is not None]
-        known = self.sources | {old.sop_instance_uid: key_objects.stand_in(old) for old in self.run.predecessors}
+        known = self.sources | {old.sop_instance_uid: old.header() for old in self.run.predecessors}
         for dataset in datasets:
             sources = known if kind == Kind.REJECT else self.sources
             check(dataset, sources=sources, volume=self.volume, masks=segmentation.masks(self.analysis))

@@ -52,6 +52,13 @@ class Reference:
     series_uid: str
     study_uid: str
 
+    def header(self) -> Dataset:
+        """As much of its header as is known."""
+        item = Dataset()
+        item.SOPClassUID, item.SOPInstanceUID = self.sop_class_uid, self.sop_instance_uid
+        item.SeriesInstanceUID, item.StudyInstanceUID = self.series_uid, self.study_uid
+        return item
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:

@@ -66,19 +66,14 @@ def encode(volume: Volume, analysis: Analysis, run: Run, *, kind: Kind, pixels: 
         series_number=_SERIES_NUMBERS[kind],
         sop_instance_uid=derived_uid(run, kind),
         instance_number=1,
-        manufacturer=made_by.manufacturer,
-        manufacturer_model_name=made_by.model_name,
-        software_versions=made_by.software_version,
-        device_serial_number=made_by.serial_number,
+        **made_by.arguments,
         content_label="FINDINGS",
         content_description=headers.short(f"{headers.caution(analysis)} {analysis.target.meaning}. {notice}"),
         series_description=headers.short(f"AI segmentation. {notice}"),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=True,
     )
-    organization = derived_uid(run, kind, "dimensions")
-    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
-        item.DimensionOrganizationUID = organization
+    frames.organize(dataset, derived_uid(run, kind, "dimensions"))
     frames.restore_references(dataset, volume, sources)
     headers.finish(dataset, volume.headers[0], run, made_by)
     return dataset

@@ -215,7 +215,7 @@ def test_models_verifies_and_names_what_would_run():
 
 
 def test_doctor_proves_every_decoder_and_names_what_is_missing(tmp_path):
-    done = run("doctor", cwd=tmp_path, DICOMNODE_RECEIVE__PORT=str(free_port()))
+    done = run("doctor", cwd=tmp_path, DICOMNODE_RECEIVE__PORT=str(free_port()), DICOMNODE_WEB__PORT=str(free_port()))
     assert done.stdout.count("decoder ") == 12
     assert done.returncode == 1
     assert [line for line in done.stdout.splitlines() if line.startswith("FIX")] == [

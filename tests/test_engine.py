@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from inference.engine import BATCH, choose_device, in_batches
+from inference.engine import BATCH, choose_device, in_batches, machine
 
 CPU = torch.device("cpu")
 
@@ -26,6 +26,12 @@ def test_an_unknown_device_is_refused_with_what_there_is(name):
 def test_a_gpu_that_is_not_there_is_refused(name):
     with pytest.raises(ValueError, match=r"this machine has \d+ GPU"):
         choose_device(name)
+
+
+def test_a_cpu_is_named_with_the_threads_that_it_gave():
+    name, _, threads = machine(CPU).rpartition(", ")
+    assert name.strip()
+    assert threads == f"{torch.get_num_threads()} threads"
 
 
 @pytest.mark.parametrize("count", [1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH])

@@ -20,29 +20,17 @@ from inference.nets.unet import Maps
 from inference.spine_levels import ANATOMY, LEVELS, labels, sagittal, thousandths, upright
 from inference.vertebrae import locate, named
 from tests.cases import silent
+from tests.miniatures import UNET
 from tests.mr_studies import COLUMN, SHAPE, study, write
 from tests.protocols import few_samples
 
 MM = 2.0
-SETTINGS = """
+SETTINGS = f"""
 [data]
 train = ["phantom_mr:cervical:standard@0+2", "phantom_mr:lumbar:standard@0+2"]
 validation = ["phantom_mr:cervical:standard@900000+1", "phantom_mr:lumbar:standard@900000+1"]
 test = ["phantom_mr:cervical:standard@950000+1", "phantom_mr:lumbar:standard@950000+1"]
-
-[unet]
-mm = 3.0
-size = 64
-width = 0.0625
-repeats = [1, 1, 1]
-epochs = 1
-slices_per_case = 2
-batch = 4
-learning_rate = 1e-3
-warmup_epochs = 0.5
-patience = 2
-seed = 3
-"""
+{UNET}"""
 
 
 def column(*levels: str, sure: float = 0.95, **odd: int) -> np.ndarray:

@@ -10,31 +10,20 @@ import pytest
 from inference.datasets.labelled import UnusableData
 from inference.evaluation import PROTOCOLS, ppyolov2_lumbar, selective_search, shao2024, spine_networks
 from inference.nets import detectors
+from tests.miniatures import DETECTION
 from tests.mr_studies import LABELS, study, write
 from tests.protocols import few_samples, run_protocol, write_settings
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "protocols"
 MODULES = {"shao2024": shao2024, "ppyolov2_lumbar": ppyolov2_lumbar}
-DETECTION = """
+SHARED = f"""
 [images]
 size = [96, 96]
 with_boxes = 1.0
 without_boxes = 0.0
-
-[detection]
-augmentation = "none"
-mixup = 0.0
-scales = [1.0]
+{DETECTION}
 epochs = 1
-batch = 4
 learning_rate = 0.01
-weight_decay = 5e-4
-warmup_epochs = 1.0
-drop_epochs = []
-clip_norm = 10.0
-average = 0.5
-patience = 3
-seed = 3
 """
 SHAO = f"""
 data = "phantom_mr:cervical:standard@0+12"
@@ -43,7 +32,7 @@ data = "phantom_mr:cervical:standard@0+12"
 train = 0.5
 validation = 0.25
 test = 0.25
-{DETECTION}
+{SHARED}
 [networks.ResNet-50]
 detector = "faster-rcnn-resnet50-fpn"
 arguments = {{ width = 2, pyramid = 8, hidden = 8, anchors = [6, 12, 24, 48, 96] }}
@@ -62,7 +51,7 @@ data = "phantom_mr:lumbar:standard@0+9"
 folds = 3
 timed = 1
 seed = 3
-{DETECTION}
+{SHARED}
 [networks.YOLOv5]
 detector = "yolov5"
 arguments = {{ width = 4 }}
@@ -74,23 +63,38 @@ fitted_anchors = true
 """
 
 
-@pytest.fixture(scope="module", params=["shao2024", "ppyolov2-lumbar"])
-def finished(request, tmp_path_factory) -> tuple[str, Path, list[Path], list[str]]:
-    """A protocol, its folder, its result files, and what it said."""
-    folder = tmp_path_factory.mktemp(request.param)
-    cervical = request.param == "shao2024"
+Finished = tuple[str, Path, list[Path], list[str]]
+
+
+def finish(name: str, folder: Path) -> Finished:
+    """Run a protocol twice; return it, its folder, its result files, and what it said the second time."""
+    cervical = name == "shao2024"
     for number in range(12 if cervical else 9):
         # Every class in every part; folds by the worst disc.
         labels = LABELS["cervical"] if cervical else LABELS["lumbar"][: 1 + number % 3] * (3 - number % 3)
         write(folder, study("cervical" if cervical else "lumbar", number, labels=labels[:4]))
-    said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         few_samples(patch)
         patch.setattr(selective_search, "SCALES", (300,))
-        paths = run_protocol(folder, request.param, SHAO if cervical else LUMBAR, said.append)
+        paths = run_protocol(folder, name, SHAO if cervical else LUMBAR)
         again: list[str] = []
-        run_protocol(folder, request.param, SHAO if cervical else LUMBAR, again.append)
-    return request.param, folder, paths, again
+        run_protocol(folder, name, SHAO if cervical else LUMBAR, again.append)
+    return name, folder, paths, again
+
+
+@pytest.fixture(scope="module")
+def cervical(tmp_path_factory) -> Finished:
+    return finish("shao2024", tmp_path_factory.mktemp("cervical"))
+
+
+@pytest.fixture(scope="module")
+def lumbar(tmp_path_factory) -> Finished:
+    return finish("ppyolov2-lumbar", tmp_path_factory.mktemp("lumbar"))
+
+
+@pytest.fixture(params=["cervical", "lumbar"])
+def finished(request) -> Finished:
+    return request.getfixturevalue(request.param)
 
 
 def test_a_protocol_leaves_numbers_tables_and_a_curve_for_each_class(finished):
@@ -110,10 +114,8 @@ def test_a_finished_network_is_not_trained_again(finished):
     assert not [line for line in again if "epoch" in line]
 
 
-def test_paper_000_has_its_tables_and_paper_002_its_groups(finished):
-    name, _, (numbers, table, *_), _ = finished
-    if name != "shao2024":
-        pytest.skip("of the other protocol")
+def test_paper_000_has_its_tables_and_paper_002_its_groups(cervical):
+    _, _, (numbers, table, *_), _ = cervical
     document, text = json.loads(numbers.read_text()), table.read_text()
     assert list(document["networks"]) == ["ResNet-50", "VGG-16"]
     assert [len(times) for times in document["speed"].values()] == [2, 2, 2]
@@ -123,10 +125,8 @@ def test_paper_000_has_its_tables_and_paper_002_its_groups(finished):
     assert "| R-CNN | selective search | of every proposal | linear SVM |" in text
 
 
-def test_paper_004_has_a_row_for_each_model_over_all_folds(finished):
-    name, folder, (numbers, table, *_), _ = finished
-    if name != "ppyolov2-lumbar":
-        pytest.skip("of the other protocol")
+def test_paper_004_has_a_row_for_each_model_over_all_folds(lumbar):
+    name, folder, (numbers, table, *_), _ = lumbar
     document, text = json.loads(numbers.read_text()), table.read_text()
     assert {model: len(folds) for model, folds in document["folds"].items()} == {"YOLOv5": 3, "PP-YOLOv2": 3}
     assert document["pooled"]["PP-YOLOv2"]["patients"] == 9

@@ -25,6 +25,7 @@ from inference.training.spine_learning import MethodSettings
 from inference.volume import Volume
 from sr import codes
 from tests.cases import silent
+from tests.miniatures import DETECTION
 from tests.models import bare_headers
 from tests.mr_studies import SHAPE, SPACING, study, write
 from tests.protocols import few_samples
@@ -43,26 +44,14 @@ without_boxes = 0.3
 
 [method]
 {method}
-
-[detection]
+""" + DETECTION + """
 detector = "{detector}"
-augmentation = "none"
-mixup = 0.0
-scales = [1.0]
 epochs = {epochs}
-batch = 4
 learning_rate = {rate}
-weight_decay = 5e-4
-warmup_epochs = 1.0
-drop_epochs = []
-clip_norm = 10.0
-average = 0.5
-patience = 3
-seed = 3
 
 [detection.arguments]
 {arguments}
-"""
+"""  # fmt: skip
 TASKS = {
     "cord-injury-mr": {
         "region": "cervical",

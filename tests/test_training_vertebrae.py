@@ -16,6 +16,7 @@ from inference.evaluation import levels, vertebrae
 from inference.pipeline import UnknownPipeline
 from tests.blocks import Painter, write_neck
 from tests.cases import silent
+from tests.miniatures import UNET
 from tests.models import NAME, TABLE, WIDTH, write_config
 
 DATA = """
@@ -24,20 +25,7 @@ train = "phantom:standard@0+3"
 validation = "phantom:standard@900000+2"
 test = "phantom:standard@950000+2"
 """
-VERTEBRAE = f"""{DATA}
-[unet]
-mm = 3.0
-size = 64
-width = 0.0625
-repeats = [1, 1, 1]
-epochs = 1
-slices_per_case = 2
-batch = 4
-learning_rate = 1e-3
-warmup_epochs = 0.5
-patience = 2
-seed = 3
-"""
+VERTEBRAE = DATA + UNET
 LEVELS = f"""{DATA}
 [levels]
 size = 24

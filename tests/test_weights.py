@@ -48,6 +48,13 @@ def test_the_same_networks_have_the_same_digest(tmp_path):
     assert hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest() == first
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 65_520.0])  # the last one is rounded to infinity
+def test_a_value_that_half_precision_does_not_have_is_named_and_nothing_is_written(value, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"sequence\.case_head\.bias is not finite in half precision"):
+        weights.save(tmp_path / "weights", networks(case_bias=value))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_identity_in_results_is_that_of_the_manifest():
     identity = weights.identity(manifest(sha256="ab" * 32))
     assert (identity.name, identity.version, identity.sha256) == ("cervical-ct-fracture", "0.0.1", "ab" * 32)

@@ -163,13 +163,13 @@ class Connection:
         """From another thread: finish the message at hand, then end."""
         self.draining = True
         if not self.busy:
-            self.close()
+            self.cut()
 
-    def close(self) -> None:
-        """From another thread: cut the connection."""
+    def cut(self) -> None:
+        """From another thread: end the connection at once."""
         self._wire.cut()
 
-    def end(self) -> None:
+    def close(self) -> None:
         """After `serve`: give the socket back."""
         self._wire.close()
 

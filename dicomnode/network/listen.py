@@ -16,7 +16,7 @@ from pynetdicom import AllStoragePresentationContexts, build_context
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification
 
-from dicomnode.errors import ConfigError
+from dicomnode.network import ports
 from dicomnode.network.association import (
     TOO_MANY,
     Acceptor,
@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 MAX_ASSOCIATIONS = 200
 MAX_CONNECTIONS = 600  # with those that are being told that there are too many
-BACKLOG = 512
 DRAIN_SECONDS = 5.0
 
 UNCOMPRESSED = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian)
@@ -76,14 +75,7 @@ class Listener:
         self._contexts = storage_contexts() if contexts is None else contexts
         self._connections: set[Connection] = set()
         self._stopping = False
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._socket = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {host}:{port}: {error.strerror}",
-                hint="is another program using receive.port? ports below 1024 need root",
-            ) from error
+        self._socket = ports.take("receive", host, port)
         self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._accept_connections, name="listen", daemon=True)
         self._thread.start()
@@ -100,7 +92,7 @@ class Listener:
         while self._connections and time.monotonic() < deadline:
             time.sleep(0.02)
         for connection in list(self._connections):
-            connection.close()
+            connection.cut()
 
     def _accept_connections(self) -> None:
         while not self._stopping:
@@ -138,7 +130,7 @@ class Listener:
             logger.exception("association ended by an internal error", extra={"address": address})
         finally:
             self._connections.discard(connection)
-            connection.end()
+            connection.close()
 
 
 class _Limited:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from scipy.special import expit, softmax
 
+from inference import engine
 from inference.datasets.labelled import CERVICAL
 from inference.datasets.store import POSITIVE_MM2, Case
 from inference.evaluation import binary, plots
@@ -57,7 +57,7 @@ def write(
         "parts": {part: _counts(cases[part], parts[part]) for part in parts},
         "settings": asdict(settings),
         "torch": torch.__version__,
-        "machine": machine(request.device),
+        "machine": engine.machine(request.device),
         "rows": rows,
         "trivial": _trivial(parts["test"]),
         "masks": masks(answers[UNET], parts["test"]),
@@ -68,15 +68,6 @@ def write(
     pictures = _draw(request, rows, curves, answers[UNET], parts["test"])
     text.write_text(markdown(document, [path.name for path in pictures]))
     return [numbers, text, *pictures]
-
-
-def machine(device: torch.device) -> str:
-    """What the seconds were measured on."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    name = model[0].partition(":")[2].strip() if model else platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"
 
 
 def _counts(cases: Sequence[Case], images: Images) -> dict[str, Any]:

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 from torchvision.models.detection import FasterRCNN
 
+from inference import engine
 from inference.datasets.mr_store import prepare_mr
 from inference.datasets.spine_images import ImageSettings, SpineImages, gather
 from inference.evaluation import rcnn, spine_networks
 from inference.evaluation.detection_tables import Method
-from inference.evaluation.kannan_report import machine
 from inference.evaluation.protocol import Request
 from inference.evaluation.selective_search import proposals
 from inference.evaluation.spine_networks import Answers, Network, networks
@@ -88,7 +88,7 @@ def evaluate(request: Request) -> list[Path]:
         for network in settings.networks
     }
     methods = _speed(settings.speed, answers[settings.speed.network], parts, request)
-    return report.shao2024(request, settings, parts, answers, (methods, machine(request.device)))
+    return report.shao2024(request, settings, parts, answers, (methods, engine.machine(request.device)))
 
 
 def _named(name: str, progress: Callable[[str], None]) -> Callable[[str], None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 
 import torch
 
-from inference import weights
+from inference import engine, weights
 from inference.datasets import mr_store, store
 from inference.datasets.mr_store import Study
 from inference.datasets.store import Case
@@ -85,7 +84,7 @@ class Job:
                 "command": f"dicomnode train {self.task}" + ("" if synthetic else f" --data {self.data}"),
                 "settings": self.settings,
                 "torch": torch.__version__,
-                "machine": _machine(self.device),
+                "machine": engine.machine(self.device),
                 "seconds": round(seconds),
                 "curves": curves,
             },
@@ -131,12 +130,6 @@ def licence(cases: Mapping[str, Sequence[Owned]]) -> str:
 def read_settings(config_dir: Path, task: str) -> dict[str, Any]:
     """The training configuration of a task."""
     return tomllib.loads((config_dir / "training" / f"{task}.toml").read_text())
-
-
-def _machine(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
 def round_to_half(net: torch.nn.Module) -> None:
