@@ -21,9 +21,10 @@ from inference import weights
 from inference.weights import UntrustedWeights
 from tests.fuzzing import corpus, damaged
 from tests.models import manifest
+from tests.studies import series, study
 
 TEXT = st.one_of(
-    st.sampled_from([b"nan", b"inf", b"1e999", b'"a\\u0000b"', b"-1", b"[]", b"{}", b"[[a]]", b"\xff", b"0x7fffffffffff"]),
+    st.sampled_from([b"nan", b"inf", b"1e999", b'"a\\u0000b"', b"-1", b"[]", b"{}", b'["("]', b"\xff"]),
     st.binary(max_size=8),
 )
 SENSIBLE = b"""data_dir = "x"
@@ -72,7 +73,6 @@ def configures(path: Path, data: bytes) -> None:
     else:
         waits = [found.assembly.quiet_seconds, found.assembly.max_wait_seconds, found.inference.timeout_seconds]
         assert all(map(math.isfinite, waits))
-        assert "\0" not in str(found.data_dir)
 
 
 @given(data=edited(SENSIBLE))
@@ -88,7 +88,7 @@ def test_what_once_did_harm_as_a_configuration_does_none(path, data):
 def selects(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with contextlib.suppress(ConfigError):
-        assert selection.load(path).never
+        selection.choose(study(series(Modality="CT"), series(2, Modality="MR")), selection.load(path))
 
 
 @given(data=edited(RULES))

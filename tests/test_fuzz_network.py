@@ -170,4 +170,5 @@ def test_a_damaged_command_is_read_as_pydicom_reads_it_or_refused(data):
         return
     theirs = read_dataset(BytesIO(data), is_implicit_VR=True, is_little_endian=True)
     assert (command.kind, command.message_id) == (theirs.CommandField, theirs.MessageID)
-    assert struct.unpack_from("<L", encode_response(command, 0, "x"), 8)[0] + 12 == len(encode_response(command, 0, "x"))
+    response = encode_response(command, 0, "x")
+    assert struct.unpack_from("<L", response, 8)[0] + 12 == len(response)
