@@ -16,9 +16,9 @@ import pydicom.config
 import pydicom.multival
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filereader import read_file_meta_info
-from pydicom.tag import Tag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from pydicom.valuerep import VR
 
@@ -40,11 +40,11 @@ KEYWORDS = (
     "ScanningSequence", "SequenceVariant", "RepetitionTime", "EchoTime", "InversionTime", "ScanOptions",
 )  # fmt: skip
 _LAYOUT = ("SpecificCharacterSet", "BitsAllocated", "SamplesPerPixel")
-_PIXELS = {tag_for_keyword(word) for word in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")}
+_PIXELS = {Tag(word) for word in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")}
 _KEYWORD_TAGS = {word: tag for word in KEYWORDS if (tag := tag_for_keyword(word)) is not None}
 _NUMBERS = {tag for tag in _KEYWORD_TAGS.values() if dictionary_VR(tag) in (VR.DS, VR.IS, VR.US, VR.FD)}
 _SINGLE = {tag for tag in _NUMBERS if dictionary_VM(tag) == "1"}
-_VALUES = {tag_for_keyword(word) for word in (*IDENTIFIERS, *KEYWORDS, *_LAYOUT)}
+_VALUES = {Tag(word) for word in (*IDENTIFIERS, *KEYWORDS, *_LAYOUT)}
 _WANTED = _VALUES | _PIXELS
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 MAX_VALUE_BYTES = 4096  # of a value that is looked at: a longer one counts as absent
@@ -86,7 +86,7 @@ def read_instance(path: Path, *, sha256: str = "") -> Instance:
 
 def _values(file: BinaryIO, places: dict[int, Place], *, little: bool) -> Dataset:
     """The wanted values of reasonable length, for pydicom to decode when they are used."""
-    found = {}
+    found: dict[BaseTag, DataElement | RawDataElement] = {}
     for tag, place in places.items():
         if tag in _VALUES and place.length <= MAX_VALUE_BYTES:
             file.seek(place.start)
