@@ -15,6 +15,7 @@ from dicomnode.errors import ConfigError
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 AETitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~]([ -\[\]-~]*[!-\[\]-~])?$")]
 
 
@@ -37,8 +38,8 @@ class Tls(_Table):
 
 
 class Assembly(_Table):
-    quiet_seconds: Annotated[float, Field(gt=0)] = 20.0
-    max_wait_seconds: Annotated[float, Field(gt=0)] = 600.0
+    quiet_seconds: Seconds = 20.0
+    max_wait_seconds: Seconds = 600.0
 
 
 class Sender(_Table):
@@ -46,7 +47,7 @@ class Sender(_Table):
     host: str | None = None
     port: Port | None = None
     tls: bool = False
-    quiet_seconds: Annotated[float, Field(gt=0)] | None = None
+    quiet_seconds: Seconds | None = None
 
 
 #: The result objects that a destination may ask for, and the three that every viewer shows in some way.
@@ -76,7 +77,7 @@ class Web(_Table):
 class Inference(_Table):
     device: str = "auto"
     workers: Annotated[int, Field(ge=1, le=64)] = 1
-    timeout_seconds: Annotated[float, Field(gt=0)] = 900.0
+    timeout_seconds: Seconds = 900.0
 
 
 class Config(BaseSettings):
@@ -152,11 +153,11 @@ def load(path: Path | None) -> Config:
         raise ConfigError(
             f"{where}: {error.strerror}", hint="give the path of a TOML file, see config/dicomnode.toml"
         ) from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: {error}", hint="this is not valid TOML") from error
     except ValidationError as error:
         lines = [_explain(where, detail) for detail in error.errors()]
         raise ConfigError("; ".join(lines), hint="config/dicomnode.toml explains every key") from error
+    except (ValueError, RecursionError) as error:  # of the TOML, of its UTF-8, of JSON in the environment
+        raise ConfigError(f"{where}: {error}", hint="this is not valid TOML") from error
 
 
 def _explain(where: str, detail: Any) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydicom.uid import UID
 
 from dicomnode.contrast import Contrast, contrast
@@ -21,6 +21,17 @@ _TIMES = {"TR": "RepetitionTime", "TE": "EchoTime", "TI": "InversionTime"}
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # index of the patient axis that the slice normal follows
 
 
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_compiles)]
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,7 +40,7 @@ class Never(_Table):
     """Series that no pipeline gets."""
 
     image_type: tuple[str, ...]
-    description: tuple[str, ...]
+    description: tuple[Pattern, ...]
 
 
 class Rule(_Table):
@@ -42,8 +53,8 @@ class Rule(_Table):
     min_slices: Annotated[int, Field(ge=2)]
     spacing: tuple[float, float]
     body_part: tuple[str, ...]
-    description: tuple[str, ...]
-    prefer: tuple[str, ...] = ()
+    description: tuple[Pattern, ...]
+    prefer: tuple[Pattern, ...] = ()
     #: Of the series to analyse; without one, it does not matter.
     contrast: Contrast | None = None
     #: Contrasts of the same region and plane that go with it where the study has them.
@@ -72,7 +83,7 @@ def load(path: Path) -> Rules:
     """Read the rules; raises ConfigError naming the file and the key."""
     try:
         return Rules(**tomllib.loads(path.read_text()))
-    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # of the file, its UTF-8, its TOML, its values
         raise ConfigError(f"{path}: {error}") from error
 
 

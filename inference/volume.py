@@ -19,6 +19,8 @@ from pydicom import Dataset
 from pydicom.multival import MultiValue
 from pydicom.pixels.utils import pixel_array
 
+from inference import pixel_size
+
 logger = logging.getLogger(__name__)
 
 ORIENTATION_TOLERANCE = 1e-3  # largest difference of direction cosines inside one series
@@ -74,7 +76,11 @@ def read_volume(paths: Iterable[Path]) -> Volume:
     Raises UnusableSeries when a file cannot be decoded, an attribute of the geometry is missing, or the
     images do not form one regular stack: it names the file, the position or the difference.
     """
-    slices = [item for path in paths for item in _slices_of(path)]
+    slices: list[_Slice] = []
+    for path in paths:
+        slices += _slices_of(path)
+        if sum(item.pixels.size for item in slices) > pixel_size.MAX_VOXELS:
+            raise UnusableSeries(f"the series has more than {pixel_size.MAX_VOXELS} voxels")
     if len(slices) < 2:
         raise UnusableSeries(f"{len(slices)} image(s) with a position: a volume needs at least 2")
     _refuse_mixtures(slices)
@@ -129,6 +135,8 @@ def decode_pixels(dataset: Dataset, path: Path) -> np.ndarray:
     """Stored pixel values, (frames, rows, columns), float32."""
     if int(dataset.get("SamplesPerPixel", 1)) != 1:
         raise UnusableSeries(f"image {dataset.SOPInstanceUID} is in colour: not a CT or MR slice")
+    if problem := pixel_size.problem(dataset):
+        raise UnusableSeries(f"image {dataset.SOPInstanceUID}: {problem}")
     if str(dataset.get("PhotometricInterpretation", "")).startswith(("RGB", "YBR")):
         # One sample per pixel is grey; over a declared colour in JPEG 2000, GDCM ends the whole process.
         dataset.PhotometricInterpretation = "MONOCHROME2"

@@ -42,7 +42,12 @@ def read_manifest(folder: Path, *, sha256: str) -> dict[str, Any]:
     """Read `manifest.json` in the folder if its digest is the pinned one."""
     path = folder / MANIFEST
     content = _verified(path, sha256, f"restore the file, or pin the new digest if you retrained ({path.parent.name})")
-    manifest = json.loads(content)
+    try:
+        manifest = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UntrustedWeights(f"{path}: is not valid JSON ({error}); retrain the model") from error
+    if not isinstance(manifest, dict):
+        raise UntrustedWeights(f"{path}: is not a JSON object; retrain the model")
     if manifest.get("schema") != SCHEMA:
         found = manifest.get("schema")
         raise UntrustedWeights(f"{path}: schema {found!r}, this version reads {SCHEMA}; retrain the model")

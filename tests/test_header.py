@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from pathlib import Path
 
 import pydicom
@@ -130,3 +131,39 @@ def test_every_real_image_is_taken():
     files = [p for folder in ("ct-philips-study", "ct-philips-tilt", "mr-t1-brain") for p in (DATA / folder).rglob("*")]
     read = [read_instance(path) for path in files if path.is_file()]
     assert len(read) > 50
+
+
+ODD_NUMBERS = ["SeriesNumber", "EchoTime", "ImagesInAcquisition", "NumberOfStudyRelatedInstances"]
+
+
+@pytest.mark.parametrize("keyword", ODD_NUMBERS)
+@pytest.mark.parametrize("value", [b"1\\2", b"many", b"1e400", b"nan "])
+def test_what_must_be_one_number_is_one_or_absent_whatever_vr_it_comes_with(tmp_path, keyword, value):
+    data = with_element(tmp_path, pydicom.datadict.tag_for_keyword(keyword), b"LO", value)
+    assert read_instance(data).header.get(keyword) is None
+
+
+@pytest.mark.filterwarnings("ignore:Found unknown escape sequence")
+def test_a_text_holds_no_sign_that_moves_a_cursor_or_turns_the_direction_of_writing(tmp_path):
+    text = "neck\x1b[2J\n\u202e\u2066\0\u0085C1 \u00e4\u9888"
+    path = ct_file(tmp_path, SpecificCharacterSet="ISO_IR 192", SeriesDescription=text)
+    assert read_instance(path).header["SeriesDescription"] == "neck [2J     C1 \u00e4\u9888"
+
+
+def test_a_text_of_unreasonable_length_is_absent_and_never_read(tmp_path):
+    path = with_element(tmp_path, 0x00081030, b"UT", b"a" * 8_000_000)
+    tracemalloc.start()
+    assert "StudyDescription" not in read_instance(path).header
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def with_element(folder: Path, tag: int, vr: bytes, value: bytes) -> Path:
+    """A CT image with one element replaced by these bytes."""
+    path = ct_file(folder)
+    dataset = pydicom.dcmread(path)
+    element = pydicom.dataelem.RawDataElement(pydicom.tag.Tag(tag), vr.decode(), len(value), value, 0, False, True)
+    dataset[tag] = element
+    dataset.save_as(path, enforce_file_format=True)
+    return path
