@@ -142,9 +142,12 @@ def status(
     config: ConfigFile = None,
 ) -> None:
     """Show what the node knows: states, reasons, findings, deliveries."""
-    from dicomnode import report, schema
+    from dicomnode import disk, report, schema
 
-    ledger = _ledger(configuration.load(config))
+    settings = configuration.load(config)
+    ledger = _ledger(settings)
+    if settings.data_dir.exists() and (room := disk.room(settings.data_dir, settings.limits.free_mb)):
+        _note(room)
     if study is None and not as_json:
         console.print(report.overview(ledger))
         return

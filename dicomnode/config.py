@@ -30,6 +30,13 @@ class Receive(_Table):
     tls: bool = False
 
 
+class Limits(_Table):
+    associations: Annotated[int, Field(ge=1, le=300)] = 200
+    idle_seconds: Annotated[float, Field(gt=0)] = 60.0
+    instance_mb: Annotated[int, Field(ge=1)] = 1024
+    free_mb: Annotated[int, Field(ge=1)] = 1024
+
+
 class Tls(_Table):
     certificate: Path
     key: Path
@@ -88,6 +95,7 @@ class Config(BaseSettings):
 
     data_dir: Path = Path("dicomnode-data")
     receive: Receive = Receive()
+    limits: Limits = Limits()
     tls: Tls | None = None
     assembly: Assembly = Assembly()
     sender: tuple[Sender, ...] = ()
