@@ -178,6 +178,38 @@ def retry(
 
 
 @app.command()
+def acknowledge(
+    study: Annotated[str, typer.Argument(help="Study Instance UID or short id.")], config: ConfigFile = None
+) -> None:
+    """Let a failed study go: it is deleted by the rules of [retention] like one that was delivered."""
+    from dicomnode import ledger_retention
+
+    ledger = _ledger(configuration.load(config))
+    if not ledger_retention.acknowledge(ledger, _known(ledger, study)):
+        raise NodeError(f"study {study} has not failed")
+
+
+@app.command()
+def purge(config: ConfigFile = None) -> None:
+    """Delete all images, results and records of one patient for good, also what was not delivered.
+
+    The Patient ID is asked for, or read from standard input: on the command line other users would see it.
+    """
+    from dicomnode import retention
+    from dicomnode.spool import Spool
+
+    settings = configuration.load(config)
+    ledger = _ledger(settings)
+    patient = typer.prompt("Patient ID", err=True) if sys.stdin.isatty() else sys.stdin.readline()
+    if not patient.strip():
+        raise NodeError("no Patient ID on standard input")
+    found, busy = retention.purge(ledger, Spool(settings.data_dir / "spool"), patient.strip())
+    console.print(f"{found - len(busy)} of {found} study(ies) deleted")
+    if busy:
+        raise NodeError(f"still worked on: study {', '.join(map(str, busy))}", hint="run it again when it has ended")
+
+
+@app.command()
 def models(as_json: AsJson = False) -> None:
     """List the pipelines and their models, with checksums verified."""
     from dataclasses import asdict

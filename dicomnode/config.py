@@ -71,6 +71,17 @@ class Destination(_Table):
     max_frames: Annotated[int, Field(ge=1)] | None = None
 
 
+class Retention(_Table):
+    inputs_days: Annotated[float, Field(gt=0)] | None = None
+    results_days: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _results_outlive_inputs(self) -> Retention:
+        if self.results_days is not None and (self.inputs_days is None or self.results_days < self.inputs_days):
+            raise ValueError("results_days must not be less than inputs_days, and needs it")
+        return self
+
+
 class LedgerTable(_Table):
     url: str = ""
 
@@ -100,6 +111,7 @@ class Config(BaseSettings):
     assembly: Assembly = Assembly()
     sender: tuple[Sender, ...] = ()
     destination: tuple[Destination, ...] = ()
+    retention: Retention = Retention()
     ledger: LedgerTable = LedgerTable()
     web: Web = Web()
     inference: Inference = Inference()
