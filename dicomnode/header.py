@@ -45,6 +45,7 @@ _TAGS = [Tag(word) for word in (*IDENTIFIERS, *KEYWORDS, *_LAYOUT)]
 _PIXELS = {tag_for_keyword(word) for word in _LAYOUT[2:]}
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UNDEFINED = 0xFFFFFFFF
+_LARGE_BYTES = 1 << 16  # a longer value of a document is passed over: it would take its size in memory
 
 
 def read_instance(path: Path, *, sha256: str = "") -> Instance:
@@ -107,12 +108,12 @@ def _refuse_damaged(dataset: Dataset, file: BinaryIO, size: int) -> None:
         raise Refused(
             Refused.CANNOT_UNDERSTAND, "deflated transfer syntax: its size cannot be bounded, send it inflated"
         )
-    _refuse_short(dataset)
+    _refuse_short(dataset, size)
     if file.tell() >= size:
         if UID(dataset.get("SOPClassUID", "")).name.endswith("Image Storage"):
             raise Refused(Refused.CANNOT_UNDERSTAND, "an image without pixel data, or truncated before it")
         file.seek(0)
-        _refuse_cut(pydicom.dcmread(file), size)
+        _refuse_cut(pydicom.dcmread(file, defer_size=_LARGE_BYTES), size)
         return
     length = _pixel_length(file, dataset)
     if length == _UNDEFINED:
@@ -125,21 +126,21 @@ def _refuse_damaged(dataset: Dataset, file: BinaryIO, size: int) -> None:
         file.seek(length, 1)
     if file.tell() < size:
         implicit, little = dataset.original_encoding
-        _refuse_cut(read_dataset(file, bool(implicit), bool(little)), size)
+        _refuse_cut(read_dataset(file, bool(implicit), bool(little), defer_size=_LARGE_BYTES), size)
 
 
-def _refuse_short(dataset: Dataset) -> None:
+def _refuse_short(dataset: Dataset, size: int) -> None:
     """Every top-level element must be wholly there."""
     for tag in list(dataset.keys()):  # iterating the data set itself would convert every element
-        raw = dataset.get_item(tag)
-        if isinstance(raw, RawDataElement) and raw.length not in (_UNDEFINED, len(raw.value or b"")):
+        raw = dataset.get_item(tag, keep_deferred=True)
+        if isinstance(raw, RawDataElement) and raw.length != _UNDEFINED and raw.value_tell + raw.length > size:
             raise Refused(Refused.CANNOT_UNDERSTAND, f"truncated inside {Tag(tag)}")
 
 
 def _refuse_cut(dataset: Dataset, size: int) -> None:
     """The last element must end where the file ends: pydicom ignores an element header that is not whole."""
-    _refuse_short(dataset)
-    last = dataset.get_item(max(dataset.keys())) if len(dataset) else None
+    _refuse_short(dataset, size)
+    last = dataset.get_item(max(dataset.keys()), keep_deferred=True) if len(dataset) else None
     if last is None or isinstance(last, RawDataElement) and last.value_tell + last.length != size:
         raise Refused(Refused.CANNOT_UNDERSTAND, "truncated at the end")
 
