@@ -142,9 +142,12 @@ def status(
     config: ConfigFile = None,
 ) -> None:
     """Show what the node knows: states, reasons, findings, deliveries."""
-    from dicomnode import report, schema
+    from dicomnode import disk, report, schema
 
-    ledger = _ledger(configuration.load(config))
+    settings = configuration.load(config)
+    ledger = _ledger(settings)
+    if settings.data_dir.exists() and (room := disk.room(settings.data_dir, settings.limits.free_mb)):
+        _note(room)
     if study is None and not as_json:
         console.print(report.overview(ledger))
         return
@@ -172,6 +175,38 @@ def retry(
     """Try again what failed for a study, and what waits for its next try."""
     ledger = _ledger(configuration.load(config))
     console.print(f"{ledger.retry(_known(ledger, study))} failed task(s) put back")
+
+
+@app.command()
+def acknowledge(
+    study: Annotated[str, typer.Argument(help="Study Instance UID or short id.")], config: ConfigFile = None
+) -> None:
+    """Let a failed study go: it is deleted by the rules of [retention] like one that was delivered."""
+    from dicomnode import ledger_retention
+
+    ledger = _ledger(configuration.load(config))
+    if not ledger_retention.acknowledge(ledger, _known(ledger, study)):
+        raise NodeError(f"study {study} has not failed")
+
+
+@app.command()
+def purge(config: ConfigFile = None) -> None:
+    """Delete all images, results and records of one patient for good, also what was not delivered.
+
+    The Patient ID is asked for, or read from standard input: on the command line other users would see it.
+    """
+    from dicomnode import retention
+    from dicomnode.spool import Spool
+
+    settings = configuration.load(config)
+    ledger = _ledger(settings)
+    patient = typer.prompt("Patient ID", err=True) if sys.stdin.isatty() else sys.stdin.readline()
+    if not patient.strip():
+        raise NodeError("no Patient ID on standard input")
+    found, busy = retention.purge(ledger, Spool(settings.data_dir / "spool"), patient.strip())
+    console.print(f"{found - len(busy)} of {found} study(ies) deleted")
+    if busy:
+        raise NodeError(f"still worked on: study {', '.join(map(str, busy))}", hint="run it again when it has ended")
 
 
 @app.command()

@@ -31,6 +31,13 @@ class Receive(_Table):
     tls: bool = False
 
 
+class Limits(_Table):
+    associations: Annotated[int, Field(ge=1, le=300)] = 200
+    idle_seconds: Annotated[float, Field(gt=0)] = 60.0
+    instance_mb: Annotated[int, Field(ge=1)] = 1024
+    free_mb: Annotated[int, Field(ge=1)] = 1024
+
+
 class Tls(_Table):
     certificate: Path
     key: Path
@@ -65,6 +72,17 @@ class Destination(_Table):
     max_frames: Annotated[int, Field(ge=1)] | None = None
 
 
+class Retention(_Table):
+    inputs_days: Annotated[float, Field(gt=0)] | None = None
+    results_days: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _results_outlive_inputs(self) -> Retention:
+        if self.results_days is not None and (self.inputs_days is None or self.results_days < self.inputs_days):
+            raise ValueError("results_days must not be less than inputs_days, and needs it")
+        return self
+
+
 class LedgerTable(_Table):
     url: str = ""
 
@@ -89,10 +107,12 @@ class Config(BaseSettings):
 
     data_dir: Path = Path("dicomnode-data")
     receive: Receive = Receive()
+    limits: Limits = Limits()
     tls: Tls | None = None
     assembly: Assembly = Assembly()
     sender: tuple[Sender, ...] = ()
     destination: tuple[Destination, ...] = ()
+    retention: Retention = Retention()
     ledger: LedgerTable = LedgerTable()
     web: Web = Web()
     inference: Inference = Inference()

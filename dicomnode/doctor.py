@@ -18,14 +18,14 @@ import pydicom.data
 from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit
 
 import inference.pipeline
-from dicomnode import ledger
+from dicomnode import disk, ledger
 from dicomnode.config import CONFIG_DIR, Config, Destination, Receive, Web
 from dicomnode.errors import ConfigError, NodeError, Transient
 from dicomnode.network import ports
 from dicomnode.network.echo import echo
 from dicomnode.network.listen import TRANSFER_SYNTAXES
 from dicomnode.peers import destination_address, listener_tls, own_address
-from dicomnode.spool import LOW_WATER_BYTES, flush_folder
+from dicomnode.spool import flush_folder
 from inference.volume import decode_pixels
 from inference.weights import UntrustedWeights
 
@@ -95,10 +95,9 @@ def _data_dir(config: Config) -> str:
         flush_folder(existing)
         seconds = time.monotonic() - start
     free = shutil.disk_usage(existing).free
-    if free < 4 * LOW_WATER_BYTES:
-        raise NodeError(
-            f"{folder}: only {free >> 20} MB free", hint="new studies are refused when the disk is nearly full"
-        )
+    if free < 2 * config.limits.free_mb << 20:
+        room = disk.room(existing, config.limits.free_mb)
+        raise NodeError(f"{folder}: {free >> 20} MB free, {room}".rstrip(", "), hint="make room on it")
     if seconds > SLOW_FLUSH_SECONDS:
         raise NodeError(f"{folder}: a flush takes {seconds * 1e3:.0f} ms", hint="use a local disk, not a network share")
     return f"{folder}: {free >> 30} GB free, a flush takes {seconds * 1e3:.1f} ms"

@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from dicomnode import schema
 from dicomnode.errors import Refused
-from dicomnode.schema import analysis, history, instance, result, study, task, transfer
+from dicomnode.schema import analysis, history, instance, result, study, task, tombstone, transfer
 from dicomnode.settle import close, holding, move, note_attempt, queue, remember, settle
 from dicomnode.study import Instance, State, Study, Transfer
 from dicomnode.task import NewTask, StoredResult, Task
@@ -304,10 +304,14 @@ class Ledger:
     # -- reading --------------------------------------------------------------------------------------------
 
     def studies(self) -> list[RowMapping]:
-        """Every study, oldest first, with its number of instances."""
+        """Every study of which there is a file, oldest first, with its number of instances."""
         counted = sa.select(instance.c.study_uid, sa.func.count().label("instances")).group_by(instance.c.study_uid)
         counts = counted.subquery()
-        query = sa.select(study, counts.c.instances).join(counts, counts.c.study_uid == study.c.uid)
+        here = sa.func.coalesce(counts.c.instances, 0).label("instances")
+        query = sa.select(study, here).outerjoin(counts, counts.c.study_uid == study.c.uid)
+        query = query.outerjoin(tombstone, tombstone.c.study_uid == study.c.uid)
+        answered = sa.and_(tombstone.c.inputs_at.is_not(None), tombstone.c.results_at.is_(None))
+        query = query.where(sa.or_(counts.c.instances.is_not(None), answered))
         with self._read() as db:
             return list(db.execute(query.order_by(study.c.id)).mappings())
 

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dicomnode import answer, assembly, faults, selection
+from dicomnode import answer, assembly, faults, ledger_retention, selection
 from dicomnode.answer import Answer, Job, Origin
 from dicomnode.config import Config, Destination
 from dicomnode.errors import ConfigError, Permanent, Transient
@@ -67,13 +67,17 @@ class Node:
 def assemble(node: Node, study_uid: str) -> None:
     """Release a study if the evidence says that it is complete; otherwise note when to look again."""
     study = node.ledger.study(study_uid)
-    if not study.instances:
+    missing = ledger_retention.missing(node.ledger, study)
+    if not study.instances and not missing:
         node.ledger.drop_empty(study_uid)
         return
     policy = _policy(node, study)
     decision = assembly.decide(study, time.time(), policy, expected=_ask_sender(node, study))
     if isinstance(decision, assembly.Wait):
         node.ledger.wait(study, decision.until, decision.because)
+        return
+    if missing:  # an answer about the few that are here must not supersede the one about all
+        ledger_retention.keep_answer(node.ledger, study, because=f"{missing} of its images were deleted: answer kept")
         return
     choices = selection.choose(study, node.rules)
     jobs = answer.jobs(study, choices)

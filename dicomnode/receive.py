@@ -5,16 +5,23 @@ from __future__ import annotations
 import fnmatch
 import logging
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from dicomnode import ledger
-from dicomnode.config import Config, Receive
+from dicomnode import disk, ledger
+from dicomnode.config import Config
+from dicomnode.disk import Room
 from dicomnode.errors import Refused
 from dicomnode.header import read_instance
 from dicomnode.ledger import Ledger
-from dicomnode.network.association import UNKNOWN_CALLED, UNKNOWN_CALLING, Peer, Rejected, StoreRequest
+from dicomnode.network.association import (
+    LOCAL_LIMIT,
+    UNKNOWN_CALLED,
+    UNKNOWN_CALLING,
+    Peer,
+    Rejected,
+    StoreRequest,
+)
 from dicomnode.network.listen import Listener
 from dicomnode.peers import listener_tls
 from dicomnode.spool import Part, Spool, digest_of
@@ -26,7 +33,6 @@ logger = logging.getLogger(__name__)
 #: Shared by all associations: a flush is a wait for the disk, not work.
 _flushers = ThreadPoolExecutor(max_workers=16, thread_name_prefix="flush")
 LOCKS = 1024  # copies of one instance share a lock; far more than associations, so that others rarely do
-FULL_CHECK_SECONDS = 0.2  # how old the answer to "is the disk full?" may be
 
 
 def run(config: Config, life: Life) -> None:
@@ -34,8 +40,13 @@ def run(config: Config, life: Life) -> None:
     spool, store = Spool(config.data_dir / "spool"), ledger.connect(config.ledger_url)
     broken = store.lose_open_associations(_is_whole)
     swept = spool.sweep()
-    receiver = Receiver(config.receive, spool, store)
-    listener = Listener(receiver, host=config.receive.host, port=config.receive.port, tls=listener_tls(config))
+    listener = Listener(
+        Receiver(config, spool, store),
+        host=config.receive.host,
+        port=config.receive.port,
+        limits=config.limits,
+        tls=listener_tls(config),
+    )
     logger.info("listening", extra={"port": listener.port, "swept": swept + broken})
     life.stop.wait()
     listener.stop()
@@ -48,23 +59,24 @@ def _is_whole(instance: Instance) -> bool:
 class Receiver:
     """Decides about peers and instances for the Listener."""
 
-    def __init__(self, config: Receive, spool: Spool, ledger: Ledger) -> None:
-        self._config, self._spool, self._ledger = config, spool, ledger
-        self._full, self._full_checked = False, 0.0
-        self._locks = [threading.Lock() for _ in range(LOCKS)]
+    def __init__(self, config: Config, spool: Spool, ledger: Ledger) -> None:
+        self._config, self._spool, self.ledger = config.receive, spool, ledger
+        self._disk = disk.Watch(spool.root, config.limits.free_mb)
+        self.locks = [threading.Lock() for _ in range(LOCKS)]
 
     def admit(self, peer: Peer) -> None:
-        """Apply the AE title rules."""
+        """Apply the AE title rules, and turn senders away before the disk is full."""
         if peer.called_ae != self._config.ae_title:
             raise Rejected(*UNKNOWN_CALLED, f"called as {peer.called_ae!r}, this node is {self._config.ae_title!r}")
         if not any(_matches(rule, peer) for rule in self._config.allow):
             raise Rejected(*UNKNOWN_CALLING, f"calling AE title {peer.calling_ae!r} is not in receive.allow")
+        if not peer.only_verifies and (room := self._disk.room()):
+            raise Rejected(*LOCAL_LIMIT, room)
         logger.info("association opened", extra={"association": peer.association, "calling_ae": peer.calling_ae})
 
     def store(self, peer: Peer, request: StoreRequest) -> _Arrival:
         """Open a spool file for an instance."""
-        if self._disk_is_full():
-            raise Refused(Refused.OUT_OF_RESOURCES, "the disk is nearly full")
+        self.refuse_if_full()
         try:
             part = self._spool.receive(
                 sop_class_uid=request.sop_class_uid,
@@ -73,27 +85,26 @@ class Receiver:
             )
         except (ValueError, TypeError) as error:
             raise Refused(Refused.CANNOT_UNDERSTAND, "SOP Instance UID is not a UID") from error
-        return _Arrival(part, self._ledger, peer, request, self._locks[hash(request.sop_uid) % LOCKS])
+        return _Arrival(self, part, peer, request)
 
     def ended(self, peer: Peer, ending: str) -> None:
         """Tell assembly how the association ended."""
-        self._ledger.end_association(peer.association, ending)
+        self.ledger.end_association(peer.association, ending)
         logger.info("association ended", extra={"association": peer.association, "ending": ending})
 
-    def _disk_is_full(self) -> bool:
-        now = time.monotonic()
-        if now - self._full_checked > FULL_CHECK_SECONDS:
-            self._full, self._full_checked = self._spool.full(), now
-        return self._full
+    def refuse_if_full(self) -> None:
+        if self._disk.room() is Room.NONE:
+            raise Refused(Refused.OUT_OF_RESOURCES, Room.NONE)
 
 
 class _Arrival:
     """One instance on its way in."""
 
-    def __init__(self, part: Part, ledger: Ledger, peer: Peer, request: StoreRequest, lock: threading.Lock) -> None:
-        self._part, self._ledger, self._peer, self._request, self._lock = part, ledger, peer, request, lock
+    def __init__(self, receiver: Receiver, part: Part, peer: Peer, request: StoreRequest) -> None:
+        self._receiver, self._part, self._peer, self._request = receiver, part, peer, request
 
     def write(self, data: memoryview) -> None:
+        self._receiver.refuse_if_full()  # many large images that are on their way would fill what is left
         self._part.write(data)
 
     def finish(self) -> None:
@@ -101,16 +112,15 @@ class _Arrival:
         if (item.sop_uid, item.sop_class_uid) != (self._request.sop_uid, self._request.sop_class_uid):
             raise Refused(Refused.MISMATCH, "SOP class or instance differs from the C-STORE request")
         item = replace(item, path=self._part.keep(item.study_uid))
-        with self._lock:  # a copy on another association is not acknowledged before this one is durable
+        # A copy on another association is not acknowledged before this one is durable.
+        with self._receiver.locks[hash(item.sop_uid) % LOCKS]:
             self._make_durable(item)
 
     def _make_durable(self, item: Instance) -> None:
         # Bytes, name and ledger row go to the disk side by side: the wait is one flush long, not three.
-        flushing = _flushers.submit(self._part.flush)
+        ledger, flushing = self._receiver.ledger, _flushers.submit(self._part.flush)
         try:
-            stored = self._ledger.file_instance(
-                item, association=self._peer.association, calling_ae=self._peer.calling_ae
-            )
+            stored = ledger.file_instance(item, association=self._peer.association, calling_ae=self._peer.calling_ae)
         except BaseException:
             flushing.exception()
             raise
@@ -118,7 +128,7 @@ class _Arrival:
             flushing.result()
         except OSError:
             if stored:
-                self._ledger.forget(item)
+                ledger.forget(item)
             raise
         if not stored:  # a copy of what is there already
             self._part.discard()

@@ -62,12 +62,14 @@ def stored_document(ledger: Ledger, study_uid: str) -> Document:
         analyses=[answer["document"] for answer in answers if answer["task_id"] in current],
         results=[
             {"kind": r["kind"], "sop_uid": r["sop_uid"], "path": r["path"]}
-            for r in _shown([row for row in stored if row["task_id"] in current])
+            for r in _shown([row for row in stored if row["task_id"] in current and row["path"]])
         ],
     )
     document["id"] = row["id"]
     document["instances"] = len(ledger.rows(schema.instance, study_uid=study_uid))
     document["times"] = {name: _iso(row[f"{name}_at"]) for name in ("first", "last", "released")}
+    gone = next(iter(ledger.rows(schema.tombstone, study_uid=study_uid)), {"inputs_at": None, "results_at": None})
+    document["deleted"] = {name: _iso(gone[f"{name}_at"]) for name in ("inputs", "results")}
     document["deliveries"] = [
         {
             "destination": task["name"],
@@ -117,6 +119,7 @@ def table(document: Mapping[str, Any]) -> RenderableType:
     """One study for people: verdict, findings, series, deliveries."""
     parts: list[RenderableType] = [f"study {document['study_uid']}: [bold]{document['state']}[/bold]"]
     parts += [escape(f"  {document[key]}") for key in ("reason", "released_because") if document[key]]
+    parts += [f"  {what} deleted {when}" for what, when in document.get("deleted", {}).items() if when]
     for analysis in document["analyses"]:
         case = analysis["scores"]["case"]
         if case is not None:

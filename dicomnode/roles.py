@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import inference.pipeline
-from dicomnode import answer, housekeeping, ledger, node, selection
+from dicomnode import answer, housekeeping, ledger, node, retention, selection
 from dicomnode.config import CONFIG_DIR, Config, Destination
 from dicomnode.node import Node
 from dicomnode.spool import Spool
@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25  # how often a step looks for work
 REST_SECONDS = 60.0  # before something that failed inside the node is tried again
+RETENTION_SECONDS = 60.0  # how often is looked for files to delete
 HEARTBEAT_SECONDS = ledger.LEASE_SECONDS / 3
 
 
@@ -38,7 +39,7 @@ def build(config: Config) -> Node:
 
 
 def coordinate(config: Config, life: Life) -> None:
-    """Look at every study whose deadline has come."""
+    """Look at every study whose deadline has come, and delete what the rules let go."""
     this = build(config)
     resting: dict[str, float] = {}
 
@@ -54,9 +55,11 @@ def coordinate(config: Config, life: Life) -> None:
                 logger.exception("assembly failed")
                 resting[study_uid] = now + REST_SECONDS
 
-    clock = housekeeping.every(POLL_SECONDS, assemble_due)
+    cleaner = partial(retention.apply, this.ledger, this.spool, config.retention)
+    clocks = housekeeping.every(POLL_SECONDS, assemble_due), housekeeping.every(RETENTION_SECONDS, cleaner)
     life.stop.wait()
-    clock.shutdown()
+    for clock in clocks:
+        clock.shutdown()
 
 
 def work(config: Config, life: Life) -> None:

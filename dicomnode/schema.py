@@ -134,6 +134,22 @@ history = Table(
     Column("reason", Text, nullable=False),
 )
 
+tombstone = Table(  # of a study whose files were deleted by rule; its rows in study, task and result stay too
+    "tombstone",
+    metadata,
+    Column("study_uid", String(64), primary_key=True),
+    Column("images", JSON, nullable=False),  # a hash of each SOP Instance UID that was deleted
+    Column("inputs_at", Float, nullable=False),
+    Column("results_at", Float),  # null while the results are kept
+)
+
+doomed = Table(  # files that nothing refers to any more and that are still to be removed from the disk
+    "doomed",
+    metadata,
+    Column("path", Text, primary_key=True),
+    Column("inode", String(20), nullable=False),  # a result that is made again has the same path and another inode
+)
+
 
 def connect(url: str) -> Engine:
     """Open the database, creating the tables at first use.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import struct
 import uuid
 from pathlib import Path
@@ -19,8 +18,6 @@ from pydicom.uid import UID
 from dicomnode.errors import Refused
 from dicomnode.study import Instance
 
-LOW_WATER_BYTES = 512 << 20  # refuse new instances below this much free space
-LOW_WATER_SHARE = 0.05  # or below this share of a small disk, whichever is less
 IMPLEMENTATION_CLASS_UID = UID("2.25.264445062933580866729359264153678910429")
 IMPLEMENTATION_VERSION = "DICOMNODE_01"
 
@@ -40,11 +37,6 @@ class Spool:
         for path in leftovers:
             path.unlink()
         return len(leftovers)
-
-    def full(self) -> bool:
-        """Whether new instances must be refused so that those already taken can still be finished."""
-        disk = shutil.disk_usage(self.root)
-        return disk.free < min(LOW_WATER_BYTES, int(disk.total * LOW_WATER_SHARE))
 
     def receive(self, *, sop_class_uid: str, sop_uid: str, transfer_syntax_uid: str) -> Part:
         """Open a file for an instance that is about to arrive."""

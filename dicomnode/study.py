@@ -22,9 +22,10 @@ class State(StrEnum):
     DONE = "done"  # every destination has the results
     NOT_APPLICABLE = "not_applicable"  # no series fits a pipeline; a report says why
     FAILED = "failed"  # no answer could be given or delivered; the reason says why
+    ACKNOWLEDGED = "acknowledged"  # a failure that somebody has seen and lets go
 
 
-ENDED = (State.DONE, State.NOT_APPLICABLE, State.FAILED)
+ENDED = (State.DONE, State.NOT_APPLICABLE, State.FAILED, State.ACKNOWLEDGED)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from pynetdicom import build_context
 from pynetdicom.association import Association
 
 from dicomnode import ledger
-from dicomnode.config import Config, Receive
+from dicomnode.config import Config, Limits, Receive
 from dicomnode.doctor import encode_sample
 from dicomnode.network.echo import echo
 from dicomnode.network.listen import Listener
@@ -28,13 +28,20 @@ from dicomnode.spool import Spool, dataset_offset, digest_of
 class Running:
     """A receiver on a free port, with its spool and ledger."""
 
-    def __init__(self, folder: Path, *, tls: Sequence[ssl.SSLContext | None] = (None, None), **receive) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        tls: Sequence[ssl.SSLContext | None] = (None, None),
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        **receive,
+    ) -> None:
         server, client = tls
-        config = Config(data_dir=folder, receive=Receive(host="127.0.0.1", **receive))
+        config = Config(data_dir=folder, receive=Receive(host="127.0.0.1", **receive), limits=limits)
         folder.mkdir(exist_ok=True)
         self.spool, self.ledger = Spool(folder / "spool"), ledger.connect(config.ledger_url)
-        receiver = Receiver(config.receive, self.spool, self.ledger)
-        self.listener = Listener(receiver, host="127.0.0.1", port=0, tls=server)
+        receiver = Receiver(config, self.spool, self.ledger)
+        self.listener = Listener(receiver, host="127.0.0.1", port=0, limits=limits, tls=server)
         port = self.listener.port
         self.address = Address(ae_title=config.receive.ae_title, host="127.0.0.1", port=port, tls=client)
 

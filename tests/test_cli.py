@@ -21,8 +21,8 @@ from tests.integration.test_recovery import write_series
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 COMMANDS = (
-    "serve", "process", "send", "echo", "status", "instances", "retry", "models", "config", "doctor", "phantom",
-    "train", "evaluate",
+    "serve", "process", "send", "echo", "status", "instances", "retry", "acknowledge", "purge", "models", "config",
+    "doctor", "phantom", "train", "evaluate",
 )  # fmt: skip
 
 

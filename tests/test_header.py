@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import random
 import tracemalloc
 from pathlib import Path
 
 import pydicom
 import pytest
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    EncapsulatedPDFStorage,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    RLELossless,
+)
 
 from dicomnode.doctor import encode_sample
 from dicomnode.errors import Refused
@@ -167,3 +174,22 @@ def with_element(folder: Path, tag: int, vr: bytes, value: bytes) -> Path:
     dataset[tag] = element
     dataset.save_as(path, enforce_file_format=True)
     return path
+
+
+def test_a_large_document_takes_no_memory_and_is_refused_if_it_is_cut(tmp_path):
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = EncapsulatedPDFStorage, "1.2.3"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2", "1.2.9"
+    dataset.EncapsulatedDocument = bytes(8 << 20)
+    path = tmp_path / "document.dcm"
+    dataset.save_as(path, enforce_file_format=True)
+    tracemalloc.start()
+    assert read_instance(path).sop_uid == "1.2.3"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    os.truncate(path, path.stat().st_size - 100)
+    with pytest.raises(Refused, match="truncated inside"):
+        read_instance(path)

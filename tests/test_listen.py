@@ -12,6 +12,7 @@ import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 from pynetdicom.sop_class import CTImageStorage, Verification
 
+from dicomnode.config import Limits
 from dicomnode.errors import ConfigError, Transient
 from dicomnode.network import listen
 from dicomnode.network.echo import echo
@@ -69,8 +70,8 @@ def test_300_associations_at_once_are_each_served_or_told_to_come_back(tmp_path)
 
     with ThreadPoolExecutor(300) as peers:
         answers = list(peers.map(one, range(300)))
-    assert answers.count("served") == listen.MAX_ASSOCIATIONS
-    assert answers.count("rejected2") == 300 - listen.MAX_ASSOCIATIONS  # reason 2: local limit exceeded
+    assert answers.count("served") == Limits().associations
+    assert answers.count("rejected2") == 300 - Limits().associations  # reason 2: local limit exceeded
     soon("a free place", lambda: answers_echo(running))
     running.listener.stop()
 
@@ -83,8 +84,8 @@ def answers_echo(running: Running) -> bool:
 
 
 def test_connections_beyond_the_limit_are_closed_at_once_and_those_inside_go_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(listen, "MAX_CONNECTIONS", 5)
-    running = Running(tmp_path / "data")
+    monkeypatch.setattr(listen, "TURNED_AWAY", 3)
+    running = Running(tmp_path / "data", limits=Limits(associations=2))
     with ExitStack() as stack:
         served = running.associated(Verification)
         stack.callback(served.close)

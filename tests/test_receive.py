@@ -20,8 +20,8 @@ from dicomnode.config import Config, Receive
 from dicomnode.errors import Transient
 from dicomnode.header import read_instance
 from dicomnode.network.echo import echo
-from dicomnode.network.send import Address, Outcome, send
-from dicomnode.spool import Part, Spool, digest_of
+from dicomnode.network.send import Address, send
+from dicomnode.spool import Part, digest_of
 from dicomnode.supervise import Life
 from tests.receivers import Running, association_to, ct_bytes, ct_file, pdata, soon, store_command, value
 
@@ -138,20 +138,6 @@ def test_a_spool_that_cannot_be_written_refuses_with_out_of_resources_and_heals(
         assert problem.startswith("refused with status A700: storage failed: No space left on device")
         assert receiver.files() == known_files(receiver) == set()
     assert send_all([path], receiver) == [""]
-
-
-def test_a_disk_that_fills_up_is_noticed_within_a_moment_and_so_is_its_healing(receiver, tmp_path, monkeypatch):
-    monkeypatch.setattr(receive, "FULL_CHECK_SECONDS", 0.0)
-    paths = [ct_file(tmp_path, sop_uid=f"1.2.3.{n}") for n in range(3)]
-    state = {"full": False}
-    monkeypatch.setattr(Spool, "full", lambda _self: state["full"])
-
-    def fill(outcome: Outcome) -> None:
-        state["full"] = outcome.sop_uid == "1.2.3.0"
-
-    outcomes = send(paths, receiver.address, calling_ae="TEST", progress=fill)
-    assert [outcome.problem[:24] for outcome in outcomes] == ["", "refused with status A700", ""]
-    assert receiver.still_works(), "C-ECHO is answered on a full disk"
 
 
 def test_nothing_is_acknowledged_whose_row_is_not_committed(receiver, tmp_path, monkeypatch):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from dicomnode import ledger
+from dicomnode import disk, ledger
 from dicomnode.config import Config, Receive, Web
+from dicomnode.disk import Room
 from dicomnode.spool import Spool
 from dicomnode.study import Instance
 from dicomnode.task import NewTask, StoredResult
@@ -127,5 +128,6 @@ def test_health_says_that_the_receiver_is_gone(tmp_path):
 
 
 def test_health_says_that_the_disk_is_nearly_full(tmp_path, monkeypatch):
-    monkeypatch.setattr(Spool, "full", lambda self: True)
-    assert "the disk is nearly full" in client(tmp_path).get("/health").json()["problems"]
+    monkeypatch.setattr(disk, "room", lambda *_: Room.LOW)
+    assert Room.LOW in client(tmp_path).get("/health").json()["problems"]
+    assert Room.LOW in client(tmp_path).get("/").text

@@ -25,7 +25,9 @@ from pynetdicom.pdu_primitives import (
     MaximumLengthNotification,
 )
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
+from pynetdicom.sop_class import Verification
 
+from dicomnode.config import Limits
 from dicomnode.errors import Refused
 from dicomnode.network.command import (
     C_ECHO_REQUEST,
@@ -52,10 +54,8 @@ from dicomnode.network.wire import (
 from dicomnode.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
 REQUEST_SECONDS = 10.0  # for the association request after the connection (the ARTIM timer of PS3.8)
-IDLE_SECONDS = 60.0  # between two PDUs of an association
 MAX_REQUEST_BYTES = 1 << 20  # of the association request
 MAX_COMMAND_BYTES = 64 << 10
-MAX_DATASET_BYTES = 1 << 30
 
 _REJECT_PERMANENT, _REJECT_TRANSIENT = 1, 2
 
@@ -70,7 +70,7 @@ class Rejected(Exception):
 
 UNKNOWN_CALLED = (_REJECT_PERMANENT, 1, 7)
 UNKNOWN_CALLING = (_REJECT_PERMANENT, 1, 3)
-TOO_MANY = (_REJECT_TRANSIENT, 3, 2)
+LOCAL_LIMIT = (_REJECT_TRANSIENT, 3, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +81,7 @@ class Peer:
     address: str
     calling_ae: str
     called_ae: str
+    only_verifies: bool  # it proposes nothing but Verification
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +127,8 @@ class _Rest(NamedTuple):
 class Connection:
     """One TCP connection that may become an association."""
 
-    def __init__(self, sock: socket.socket, *, address: str, name: str) -> None:
-        self._wire, self._address = Wire(sock), address
+    def __init__(self, sock: socket.socket, *, address: str, name: str, limits: Limits) -> None:
+        self._wire, self._address, self._limits = Wire(sock), address, limits
         self.name = name
         self.busy = False  # inside a message
         self.draining = False  # set by another thread: end after the message
@@ -184,9 +185,16 @@ class Connection:
             request.decode(bytes(pdu.body))
             primitive = request.to_primitive()
             calling, called = primitive.calling_ae_title.strip(), primitive.called_ae_title.strip()
+            proposed = {context.abstract_syntax for context in primitive.presentation_context_definition_list}
         except Exception as error:  # noqa: BLE001 - hostile bytes raise anything inside the decoder
             raise PeerError(f"association request cannot be decoded: {type(error).__name__}") from error
-        return primitive, Peer(association=self.name, address=self._address, calling_ae=calling, called_ae=called)
+        return primitive, Peer(
+            association=self.name,
+            address=self._address,
+            calling_ae=calling,
+            called_ae=called,
+            only_verifies=proposed <= {Verification},
+        )
 
     def _accept(self, request: A_ASSOCIATE, contexts: Sequence[PresentationContext]) -> dict[int, PresentationContext]:
         """Send the answer; returns the accepted presentation contexts by their number."""
@@ -216,7 +224,7 @@ class Connection:
 
     def _serve_messages(self, acceptor: Acceptor, peer: Peer, accepted: dict[int, PresentationContext]) -> None:
         while True:
-            pdu = self._wire.read(IDLE_SECONDS, MAX_PDU_BYTES)
+            pdu = self._wire.read(self._limits.idle_seconds, MAX_PDU_BYTES)
             if pdu.kind == RELEASE_REQUEST:
                 reply = A_RELEASE_RP()
                 reply.from_primitive(A_RELEASE())
@@ -298,8 +306,8 @@ class Connection:
                 total += len(value.data)
                 if value.control & 1 or value.context_id != context_id:
                     raise PeerError("command or other context inside a data set")
-                if total > MAX_DATASET_BYTES:
-                    raise PeerError(f"data set is longer than {MAX_DATASET_BYTES} bytes")
+                if total > self._limits.instance_mb << 20:
+                    raise PeerError(f"data set is longer than {self._limits.instance_mb} MB")
                 yield value.data
                 if value.control & 2:
                     return

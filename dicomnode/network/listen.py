@@ -16,9 +16,10 @@ from pynetdicom import AllStoragePresentationContexts, build_context
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification
 
+from dicomnode.config import Limits
 from dicomnode.network import ports
 from dicomnode.network.association import (
-    TOO_MANY,
+    LOCAL_LIMIT,
     Acceptor,
     Connection,
     Peer,
@@ -30,8 +31,7 @@ from dicomnode.network.wire import PeerError, PeerGone
 
 logger = logging.getLogger(__name__)
 
-MAX_ASSOCIATIONS = 200
-MAX_CONNECTIONS = 600  # with those that are being told that there are too many
+TURNED_AWAY = 400  # connections beyond the associations, for those that are being told that there are too many
 DRAIN_SECONDS = 5.0
 
 UNCOMPRESSED = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian)
@@ -67,10 +67,12 @@ class Listener:
         *,
         host: str,
         port: int,
+        limits: Limits | None = None,
         contexts: Sequence[PresentationContext] | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._acceptor = _Limited(acceptor, MAX_ASSOCIATIONS)
+        self._limits = limits or Limits()
+        self._acceptor = _Limited(acceptor, self._limits.associations)
         self._tls = tls
         self._contexts = storage_contexts() if contexts is None else contexts
         self._connections: set[Connection] = set()
@@ -103,10 +105,10 @@ class Listener:
                     logger.warning("cannot accept a connection", exc_info=True)
                     time.sleep(0.1)
                 continue
-            if len(self._connections) >= MAX_CONNECTIONS:
+            if len(self._connections) >= self._limits.associations + TURNED_AWAY:
                 sock.close()
                 continue
-            connection = Connection(sock, address=address[0], name=uuid.uuid4().hex)
+            connection = Connection(sock, address=address[0], name=uuid.uuid4().hex, limits=self._limits)
             thread = threading.Thread(target=self._serve, args=(connection, address[0]), daemon=True)
             self._connections.add(connection)
             try:
@@ -137,11 +139,11 @@ class _Limited:
     """An Acceptor that counts the associations it admitted."""
 
     def __init__(self, inner: Acceptor, limit: int) -> None:
-        self._inner, self._slots = inner, threading.Semaphore(limit)
+        self._inner, self._limit, self._slots = inner, limit, threading.Semaphore(limit)
 
     def admit(self, peer: Peer) -> None:
         if not self._slots.acquire(blocking=False):
-            raise Rejected(*TOO_MANY, f"{MAX_ASSOCIATIONS} associations are open")
+            raise Rejected(*LOCAL_LIMIT, f"{self._limit} associations are open")
         try:
             self._inner.admit(peer)
         except BaseException:

@@ -75,9 +75,8 @@ class Wire:
         kind, _, length = struct.unpack(">BBL", head)
         if length > limit:
             raise PeerError(f"PDU of {length} bytes, the limit is {limit}")
-        if length > len(self._buffer):
-            self._buffer = bytearray(length)
-        body = memoryview(self._buffer)[:length]
+        # Only an association request can be longer than the buffer; what it took is not held for the association.
+        body = memoryview(self._buffer if length <= len(self._buffer) else bytearray(length))[:length]
         self._fill(body, deadline)
         if kind == ABORT:
             raise PeerGone("aborted")

@@ -26,10 +26,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dicomnode import ledger, report
+from dicomnode import disk, ledger, report
 from dicomnode.config import Config
+from dicomnode.disk import Room
 from dicomnode.ledger import Ledger
-from dicomnode.spool import Spool
 from dicomnode.supervise import Life
 
 logger = logging.getLogger(__name__)
@@ -86,14 +86,14 @@ class _Pages:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._ledger: Ledger = ledger.connect(config.ledger_url)
-        self._spool = Spool(config.data_dir / "spool")
         self._templates = Jinja2Templates(directory=HERE / "templates")
 
     # Plain functions: Starlette runs them in a thread, so that a slow database does not stop other pages.
 
     def overview(self, request: Request) -> Response:
         rows = report.overview_rows(self._ledger)
-        context = {"columns": report.OVERVIEW, "studies": rows, "node": self._config.receive}
+        node, problem = self._config.receive, self._room()
+        context = {"columns": report.OVERVIEW, "studies": rows, "node": node, "problem": problem}
         return self._templates.TemplateResponse(request, "overview.html", context)
 
     def study(self, request: Request) -> Response:
@@ -118,12 +118,15 @@ class _Pages:
                 pass
         except OSError as error:
             problems.append(f"the receiver does not listen: {error.strerror}")
-        if self._spool.full():
-            problems.append("the disk is nearly full")
+        if room := self._room():
+            problems.append(str(room))
         states = Counter(row["state"] for row in self._ledger.studies())
         return JSONResponse(
             {"ok": not problems, "problems": problems, "studies": states}, status_code=503 if problems else 200
         )
+
+    def _room(self) -> Room:
+        return disk.room(self._config.data_dir, self._config.limits.free_mb)
 
     def _document(self, request: Request) -> dict[str, Any]:
         uid = self._ledger.study_uid(str(request.path_params["id"]))
