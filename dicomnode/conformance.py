@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydicom import uid
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
-from dicomnode.config import Config, Destination, ResultKind
+from dicomnode.config import Audit, Config, Destination, ResultKind
 from dicomnode.network import association, find, listen, send, wire
 from dicomnode.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
@@ -203,8 +203,19 @@ def _security(config: Config) -> Iterator[str]:
     )
     yield ""
     yield (
-        "Callers are restricted by AE title and address (`receive.allow`). No audit messages by PS3.15 A.5 are sent. "
-        "Objects are not de-identified."
+        "Callers are restricted by AE title and address (`receive.allow`). Objects are not de-identified. "
+        + _audit(config.audit)
+    )
+
+
+def _audit(audit: Audit) -> str:
+    if not audit.enabled:
+        return "No audit messages are written."
+    where = f", and sent to {audit.host}:{audit.port} as syslog over TLS (PS3.15 A.6)" if audit.host else ""
+    return (
+        "Audit messages by PS3.15 A.5 are kept in files" + where + ": Application Activity, Begin Transferring, "
+        "Transferred (in and out), Instances Accessed (by analyses and on the status page), Query, and Security Alert "
+        "(Node Authentication)."
     )
 
 

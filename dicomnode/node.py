@@ -30,10 +30,11 @@ from typing import Any
 
 from dicomnode import answer, assembly, faults, selection
 from dicomnode.answer import Answer, Job, Origin
+from dicomnode.audit import Trail
 from dicomnode.config import Config, Destination
 from dicomnode.errors import ConfigError, Permanent, Transient
 from dicomnode.ledger import Ledger
-from dicomnode.network.find import count_instances
+from dicomnode.network.find import count_instances, query
 from dicomnode.network.send import send
 from dicomnode.parcel import pack
 from dicomnode.peers import destination_address, sender_address
@@ -60,6 +61,7 @@ class Node:
     rules: selection.Rules
     #: What every result of this installation says about where it comes from.
     origin: Origin
+    trail: Trail
     #: Loads a pipeline by name, once; only the inference worker calls it.
     load: Callable[[str], Pipeline]
 
@@ -114,6 +116,7 @@ def infer(node: Node, task: Task) -> None:
         for d in node.config.destination
     ]
     faults.reach("committing")
+    node.trail.analysed(job.inputs, found.document["reason"] if found.document["state"] == "failed" else "")
     node.ledger.finish_analysis(task, document=found.document, results=stored, destinations=deliveries)
     logger.info(
         "study analysed", extra={"study": task.study_id, "pipeline": task.name, "state": found.document["state"]}
@@ -131,10 +134,15 @@ def deliver(node: Node, task: Task, destination: Destination) -> None:
         faults.reach("sending")
         address = destination_address(node.config, destination)
         paths = [r.path for r in parcel.results]
+        if not task.attempts:
+            node.trail.begins(destination, parcel.results)
         outcomes = send(paths, address, calling_ae=node.config.receive.ae_title, instead=parcel.instead)
     except (Transient, ConfigError, faults.InjectedFault) as error:
+        if not task.attempts:
+            node.trail.not_sent(destination, parcel.results, str(error))
         _try_again(node, task, str(error))
         return
+    node.trail.sent(destination, parcel.results, outcomes)
     refused = [f"{r.kind}: {o.problem}" for r, o in zip(parcel.results, outcomes, strict=True) if o.problem]
     if not refused:
         node.ledger.finish_delivery(task, "; ".join(parcel.withheld))
@@ -201,13 +209,18 @@ def _ask_sender(node: Node, study: Study) -> int | None:
     """The sender's own count, if it is configured as queryable and answers."""
     for transfer in study.transfers:
         sender = node.config.sender_for(transfer.calling_ae)
+        if sender is None:
+            continue
         try:
-            address = sender_address(node.config, sender) if sender else None
+            address = sender_address(node.config, sender)
             if address is None:
                 continue
             ours = node.ledger.result_series(study.uid)
-            return count_instances(address, study.uid, calling_ae=node.config.receive.ae_title, without=ours)
+            count = count_instances(address, study.uid, calling_ae=node.config.receive.ae_title, without=ours)
+            node.trail.queried(sender, query(study.uid))
+            return count
         except (Transient, ConfigError) as error:  # certificates that cannot be read are no reason to hold a study
+            node.trail.queried(sender, query(study.uid), str(error))
             logger.warning("the sender cannot be asked for its count", extra={"why": str(error)})
     return None
 

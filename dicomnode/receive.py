@@ -9,7 +9,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from dicomnode import ledger
+from dicomnode import ledger, schema
+from dicomnode.audit import Trail, Transfers, subjects
 from dicomnode.config import Config, Receive
 from dicomnode.errors import Refused
 from dicomnode.header import read_instance
@@ -32,13 +33,31 @@ FULL_CHECK_SECONDS = 0.2  # how old the answer to "is the disk full?" may be
 def run(config: Config, life: Life) -> None:
     """Listen until told to stop."""
     spool, store = Spool(config.data_dir / "spool"), ledger.connect(config.ledger_url)
+    trail = Trail(config)
+    _audit_lost(trail, store, config.receive.ae_title)
     broken = store.lose_open_associations(_is_whole)
     swept = spool.sweep()
-    receiver = Receiver(config.receive, spool, store)
-    listener = Listener(receiver, host=config.receive.host, port=config.receive.port, tls=listener_tls(config))
+    receiver = Receiver(config.receive, spool, store, trail)
+    listener = Listener(
+        receiver,
+        host=config.receive.host,
+        port=config.receive.port,
+        tls=listener_tls(config),
+        alert=trail.alert,
+    )
     logger.info("listening", extra={"port": listener.port, "swept": swept + broken})
     life.stop.wait()
     listener.stop()
+
+
+def _audit_lost(trail: Trail, store: Ledger, ae_title: str) -> None:
+    """Write what the associations brought that were open when the receiver ended."""
+    for row in store.rows(schema.transfer, ending="open"):
+        peer = Peer(association=row["association"], address="", calling_ae=row["calling_ae"], called_ae=ae_title)
+        brought = {item["sop_uid"] for item in store.rows(schema.instance, association=row["association"])}
+        kept = (i for i in store.study(row["study_uid"]).instances if i.sop_uid in brought and i.path.exists())
+        for subject in subjects(kept):
+            trail.received(peer, subject, "the node ended during the association; these instances were stored")
 
 
 def _is_whole(instance: Instance) -> bool:
@@ -48,8 +67,9 @@ def _is_whole(instance: Instance) -> bool:
 class Receiver:
     """Decides about peers and instances for the Listener."""
 
-    def __init__(self, config: Receive, spool: Spool, ledger: Ledger) -> None:
+    def __init__(self, config: Receive, spool: Spool, ledger: Ledger, trail: Trail) -> None:
         self._config, self._spool, self._ledger = config, spool, ledger
+        self._transfers = Transfers(trail)
         self._full, self._full_checked = False, 0.0
         self._locks = [threading.Lock() for _ in range(LOCKS)]
 
@@ -63,6 +83,7 @@ class Receiver:
 
     def store(self, peer: Peer, request: StoreRequest) -> _Arrival:
         """Open a spool file for an instance."""
+        self._transfers.offered(peer, request)
         if self._disk_is_full():
             raise Refused(Refused.OUT_OF_RESOURCES, "the disk is nearly full")
         try:
@@ -73,10 +94,11 @@ class Receiver:
             )
         except (ValueError, TypeError) as error:
             raise Refused(Refused.CANNOT_UNDERSTAND, "SOP Instance UID is not a UID") from error
-        return _Arrival(part, self._ledger, peer, request, self._locks[hash(request.sop_uid) % LOCKS])
+        return _Arrival(self, part, peer, request)
 
     def ended(self, peer: Peer, ending: str) -> None:
         """Tell assembly how the association ended."""
+        self._transfers.ended(peer, ending)
         self._ledger.end_association(peer.association, ending)
         logger.info("association ended", extra={"association": peer.association, "ending": ending})
 
@@ -90,8 +112,10 @@ class Receiver:
 class _Arrival:
     """One instance on its way in."""
 
-    def __init__(self, part: Part, ledger: Ledger, peer: Peer, request: StoreRequest, lock: threading.Lock) -> None:
-        self._part, self._ledger, self._peer, self._request, self._lock = part, ledger, peer, request, lock
+    def __init__(self, receiver: Receiver, part: Part, peer: Peer, request: StoreRequest) -> None:
+        self._ledger, self._transfers = receiver._ledger, receiver._transfers
+        self._part, self._peer, self._request = part, peer, request
+        self._lock = receiver._locks[hash(request.sop_uid) % LOCKS]
 
     def write(self, data: memoryview) -> None:
         self._part.write(data)
@@ -101,7 +125,8 @@ class _Arrival:
         if (item.sop_uid, item.sop_class_uid) != (self._request.sop_uid, self._request.sop_class_uid):
             raise Refused(Refused.MISMATCH, "SOP class or instance differs from the C-STORE request")
         item = replace(item, path=self._part.keep(item.study_uid))
-        with self._lock:  # a copy on another association is not acknowledged before this one is durable
+        # A copy on another association is not acknowledged before this one is durable.
+        with self._transfers.storing(self._peer, item), self._lock:
             self._make_durable(item)
 
     def _make_durable(self, item: Instance) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import inference.pipeline
 from dicomnode import answer, housekeeping, ledger, node, selection
+from dicomnode.audit import Trail
 from dicomnode.config import CONFIG_DIR, Config, Destination
+from dicomnode.network.syslog import Forwarder
 from dicomnode.node import Node
 from dicomnode.spool import Spool
 from dicomnode.supervise import STOP_SECONDS, Life
@@ -22,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25  # how often a step looks for work
 REST_SECONDS = 60.0  # before something that failed inside the node is tried again
+FORWARD_SECONDS = 2.0  # how often new audit messages are delivered
 HEARTBEAT_SECONDS = ledger.LEASE_SECONDS / 3
 
 
@@ -33,12 +36,13 @@ def build(config: Config) -> Node:
         ledger=ledger.connect(config.ledger_url),
         rules=selection.load(CONFIG_DIR / "selection.toml"),
         origin=answer.origin(config),
+        trail=Trail(config),
         load=cache(partial(inference.pipeline.load, config_dir=CONFIG_DIR, device=config.inference.device)),
     )
 
 
 def coordinate(config: Config, life: Life) -> None:
-    """Look at every study whose deadline has come."""
+    """Look at every study whose deadline has come, and forward the audit trail."""
     this = build(config)
     resting: dict[str, float] = {}
 
@@ -54,9 +58,12 @@ def coordinate(config: Config, life: Life) -> None:
                 logger.exception("assembly failed")
                 resting[study_uid] = now + REST_SECONDS
 
-    clock = housekeeping.every(POLL_SECONDS, assemble_due)
+    clocks = [housekeeping.every(POLL_SECONDS, assemble_due)]
+    if config.audit.host:
+        clocks.append(housekeeping.every(FORWARD_SECONDS, Forwarder(config).run))
     life.stop.wait()
-    clock.shutdown()
+    for clock in clocks:
+        clock.shutdown()
 
 
 def work(config: Config, life: Life) -> None:

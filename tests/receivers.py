@@ -16,6 +16,7 @@ from pynetdicom import build_context
 from pynetdicom.association import Association
 
 from dicomnode import ledger
+from dicomnode.audit import Trail
 from dicomnode.config import Config, Receive
 from dicomnode.doctor import encode_sample
 from dicomnode.network.echo import echo
@@ -33,8 +34,9 @@ class Running:
         config = Config(data_dir=folder, receive=Receive(host="127.0.0.1", **receive))
         folder.mkdir(exist_ok=True)
         self.spool, self.ledger = Spool(folder / "spool"), ledger.connect(config.ledger_url)
-        receiver = Receiver(config.receive, self.spool, self.ledger)
-        self.listener = Listener(receiver, host="127.0.0.1", port=0, tls=server)
+        self.trail = Trail(config)
+        receiver = Receiver(config.receive, self.spool, self.ledger, self.trail)
+        self.listener = Listener(receiver, host="127.0.0.1", port=0, tls=server, alert=self.trail.alert)
         port = self.listener.port
         self.address = Address(ae_title=config.receive.ae_title, host="127.0.0.1", port=port, tls=client)
 

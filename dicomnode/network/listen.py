@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from pydicom import uid
@@ -26,7 +26,7 @@ from dicomnode.network.association import (
     Sink,
     StoreRequest,
 )
-from dicomnode.network.wire import PeerError, PeerGone
+from dicomnode.network.wire import NotAuthenticated, PeerError, PeerGone
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,10 @@ class Listener:
         port: int,
         contexts: Sequence[PresentationContext] | None = None,
         tls: ssl.SSLContext | None = None,
+        alert: Callable[[str, str, bool], None] = lambda address, why, serious: None,
     ) -> None:
+        """`alert` hears of each peer that is refused for who it is: its address, why, and whether its proof failed."""
+        self._alert = alert
         self._acceptor = _Limited(acceptor, MAX_ASSOCIATIONS)
         self._tls = tls
         self._contexts = storage_contexts() if contexts is None else contexts
@@ -129,8 +132,12 @@ class Listener:
             connection.serve(self._acceptor, self._contexts, self._tls)
         except Rejected as rejection:
             logger.warning("association rejected", extra={"address": address, "why": str(rejection)})
+            if rejection.codes != TOO_MANY:
+                self._alert(address, str(rejection), False)
         except PeerError as error:
             logger.warning("association aborted", extra={"address": address, "why": str(error)})
+            if isinstance(error, NotAuthenticated):
+                self._alert(address, str(error), True)
         except PeerGone:
             logger.info("connection closed by the peer", extra={"address": address})
         except Exception:
