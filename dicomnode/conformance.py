@@ -202,9 +202,14 @@ def _security(config: Config) -> Iterator[str]:
         f"in this configuration for {', '.join(secured) or 'nobody: keep the node in a protected network'}."
     )
     yield ""
+    yield ("Callers are restricted by AE title and address (`receive.allow`). " + _audit(config.audit))
+    yield ""
+    outside = ", ".join(destination.name for destination in config.destination if destination.deidentify)
     yield (
-        "Callers are restricted by AE title and address (`receive.allow`). Objects are not de-identified. "
-        + _audit(config.audit)
+        f"De-identified objects go to {outside or 'nobody'}. With `deidentify = true` a destination gets them by the "
+        "Basic Application Level Confidentiality Profile (PS3.15 E.2, table of edition 2026c) with the Clean Graphics "
+        "and Clean Structured Content Options; no other option is supported. UIDs and Patient ID are replaced "
+        "consistently by a keyed hash, dates are removed, and `sc` and `pdf` are not sent."
     )
 
 

@@ -26,17 +26,20 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dicomnode import answer, assembly, faults, selection
 from dicomnode.answer import Answer, Job, Origin
 from dicomnode.audit import Trail
 from dicomnode.config import Config, Destination
+from dicomnode.deidentify import key_of, strip
 from dicomnode.errors import ConfigError, Permanent, Transient
 from dicomnode.ledger import Ledger
 from dicomnode.network.find import count_instances, query
-from dicomnode.network.send import send
-from dicomnode.parcel import pack
+from dicomnode.network.send import Outcome, send
+from dicomnode.parcel import Parcel, pack
 from dicomnode.peers import destination_address, sender_address
 from dicomnode.selection import Choice
 from dicomnode.spool import Spool
@@ -132,11 +135,9 @@ def deliver(node: Node, task: Task, destination: Destination) -> None:
     parcel = pack(node.ledger.results(parent_id), destination)
     try:
         faults.reach("sending")
-        address = destination_address(node.config, destination)
-        paths = [r.path for r in parcel.results]
         if not task.attempts:
             node.trail.begins(destination, parcel.results)
-        outcomes = send(paths, address, calling_ae=node.config.receive.ae_title, instead=parcel.instead)
+        outcomes = _send(node, parcel, destination)
     except (Transient, ConfigError, faults.InjectedFault) as error:
         if not task.attempts:
             node.trail.not_sent(destination, parcel.results, str(error))
@@ -152,6 +153,16 @@ def deliver(node: Node, task: Task, destination: Destination) -> None:
     else:
         node.ledger.fail(task, "; ".join(refused))
         logger.error("results refused", extra={"study": task.study_id, "destination": task.name})
+
+
+def _send(node: Node, parcel: Parcel, destination: Destination) -> list[Outcome]:
+    """Send a parcel, or its copies without the patient; outcomes are in its order."""
+    address = destination_address(node.config, destination)
+    with TemporaryDirectory(prefix="dicomnode-") as folder:
+        if destination.deidentify:
+            parcel = strip(parcel, Path(folder), key_of(node.config.data_dir))
+        paths = [r.path for r in parcel.results]
+        return send(paths, address, calling_ae=node.config.receive.ae_title, instead=parcel.instead)
 
 
 def _save(node: Node, task: Task, result: sr.Result) -> StoredResult:

@@ -59,6 +59,11 @@ def test_the_network_is_that_of_the_configuration(value):
     assert value in statement(Config(receive=receive))
 
 
+def test_a_destination_outside_the_hospital_is_named():
+    assert "De-identified objects go to nobody." in statement(Config(destination=[PACS]))
+    assert "De-identified objects go to pacs." in statement(Config(destination=[PACS | {"deidentify": True}]))
+
+
 def test_audit_messages_are_listed_with_their_repository():
     tls = {"certificate": "a", "key": "b", "authorities": "c"}
     assert "sent to atna:6514 as syslog over TLS" in statement(Config(tls=tls, audit={"host": "atna"}))
