@@ -3,7 +3,8 @@
 First goes what a result took over from its images. What becomes of the rest is that library's table of PS3.15 E.1-1.
 It is applied here, because the library looks at the top level of a data set only, forgets its UIDs at the end of the
 process, and turns the content of a report into dummies. Two options of the standard are added, for reports and
-presentation states are useless without: their text is ours but for what we quote of the source, which is taken out.
+presentation states are useless without: of a report's comments, which may quote the source, only sentences about the
+model stay.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import re
 import secrets
 import uuid
 from contextlib import suppress
@@ -26,9 +26,11 @@ from pydicom.sr.coding import Code
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 
+from dicomnode.config import CONFIG_DIR
 from dicomnode.parcel import Parcel
 from dicomnode.spool import flush_folder
 from dicomnode.task import StoredResult
+from inference import pipeline
 from sr import results as sr
 from sr.headers import INHERITED, TYPE_2
 
@@ -48,8 +50,9 @@ _REQUIRED = ("AcquisitionContextSequence", "PresentationCreationDate", "Presenta
 _NEVER = {"DA": "19000101", "TM": "000000", "DT": "19000101000000"}
 #: Names of things that are the same everywhere.
 _PUBLIC_UIDS = ("TransferSyntaxUID", "CodingSchemeUID", "ContextUID", "MappingResourceUID")
-_LOOKED_AT = "Looked at: "  # sr/report.py: what follows describes a series in the words of its source
-_QUOTED = re.compile("'.*'", re.DOTALL)  # from the first quotation mark to the last: a quoted word may hold one
+_COMMENT = "121106"  # DCM
+#: How the comments begin that stay, beside the notices of the models: see sr/report.py.
+_ABOUT_THE_MODEL = ("AI: ", "Model ", "Training data: ", "Probability by level: ")
 
 
 def key_of(data_dir: Path) -> bytes:
@@ -125,7 +128,7 @@ def _clean(dataset: Dataset, key: bytes) -> None:
         elif element.VR == "SQ":
             _clean_sequence(dataset, element, key)
         elif element.keyword == "TextValue":
-            element.value = _without_quotes(element.value)
+            element.value = _without_source(dataset, element.value)
         else:
             _clean_value(dataset, element)
 
@@ -161,8 +164,15 @@ def _clean_value(dataset: Dataset, element: DataElement) -> None:
         library.replace_element(element)
 
 
-def _without_quotes(text: str) -> str:
-    return f"{_LOOKED_AT}(removed)" if text.startswith(_LOOKED_AT) else _QUOTED.sub("(removed)", text)
+def _without_source(item: Dataset, text: str) -> str:
+    if item.ConceptNameCodeSequence[0].get("CodeValue") != _COMMENT:
+        return text
+    return text if text in _notices() or text.startswith(_ABOUT_THE_MODEL) else "(removed)"
+
+
+@cache
+def _notices() -> set[str]:
+    return {pipeline.identity(name, CONFIG_DIR).notice for name in pipeline.names(CONFIG_DIR)}
 
 
 def _action(tag: BaseTag) -> object:

@@ -15,8 +15,10 @@ from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID
 
 from dicomnode import schema
+from dicomnode.config import CONFIG_DIR
 from dicomnode.deidentify import METHODS, deidentify, key_of, new_uid
 from dicomnode.report import stored_document
+from inference import pipeline
 from sr.headers import INHERITED
 from sr.results import Kind, Reference, write_results
 from sr.text import render
@@ -83,7 +85,9 @@ def made(headers: list[Dataset]) -> dict[str, Dataset]:
     old = Reference(sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34", sop_instance_uid="2.25.1", series_uid="2.25.2",
                     study_uid=headers[0].StudyInstanceUID)  # fmt: skip
     found = replace(analysis_of(volume), heat_map=np.zeros(volume.array.shape, np.float32))
-    found = replace(found, quality=("STIR series 4 'ZQ007 O'BRIEN' was left out: damaged",))
+    quoting = ("STIR series 4 'ZQ007 O'BRIEN' was left out", f"image {headers[0].SOPInstanceUID} has no position")
+    notice = pipeline.identity("cervical-ct-fracture", CONFIG_DIR).notice
+    found = replace(found, quality=quoting, model=replace(found.model, notice=notice))
     results = write_results(volume, found, run_for(headers, predecessors=(old,)), SENT)
     return {result.kind: result.dataset for result in results}
 
@@ -141,7 +145,8 @@ def test_the_words_of_the_model_stay_and_those_of_the_source_go(tagged):
     report = made(headers)["SR"]
     deidentify(report, KEY)
     text = render(report)
-    assert "STIR series 4 (removed) was left out: damaged" in text
+    assert "left out" not in text and "position" not in text
+    assert pipeline.identity("cervical-ct-fracture", CONFIG_DIR).notice in " ".join(text.split())
     assert "weights SHA-256" in text
     assert report.ConceptNameCodeSequence[0].CodeMeaning == "Imaging Measurement Report"
 
