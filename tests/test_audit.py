@@ -7,6 +7,7 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -17,15 +18,17 @@ from pydicom.uid import CTImageStorage
 
 from dicomnode import audit, audit_message
 from dicomnode.audit import Trail
-from dicomnode.config import Audit, Config, Destination, Sender, Tls
+from dicomnode.config import Audit, Config, Destination, Sender
+from dicomnode.errors import Permanent, Transient
 from dicomnode.network.find import query
 from dicomnode.network.send import Outcome, send
-from dicomnode.network.syslog import Forwarder, Position, read_after
+from dicomnode.network.syslog import Position, read_after
 from dicomnode.receive import _audit_lost
 from dicomnode.task import StoredResult
 from tests.certificates import Identity, authority, identity
 from tests.receivers import Running, associate_request, closed_by_peer, ct_bytes, ct_file, soon
-from tests.repository import Repository
+from tests.test_node import Hospital, neck
+from tests.test_web import analysed_study, client
 
 SCHEMA = etree.RelaxNG(etree.parse(Path(__file__).with_name("audit.rng")))
 HEAD = re.compile(
@@ -283,80 +286,48 @@ def test_a_disk_that_takes_no_message_is_an_error_and_no_obstacle(tmp_path, capl
     assert "audit message lost" in caplog.text
 
 
-# -- forwarding ---------------------------------------------------------------------------------------------
+# -- where the node calls it --------------------------------------------------------------------------------
 
 
-def forwarding(folder: Path, ours: Identity, port: int) -> Config:
-    files = Tls(certificate=ours.certificate, key=ours.key, authorities=ours.authorities)
-    return Config(data_dir=folder, tls=files, audit=Audit(host="127.0.0.1", port=port))
+@pytest.fixture
+def hospital(tmp_path) -> Iterator[Hospital]:
+    it = Hospital(tmp_path)
+    yield it
+    it.go_offline()
 
 
-@pytest.mark.parametrize("says_goodbye", [True, False])
-def test_every_message_reaches_the_repository_once_also_when_it_was_away(tmp_path, ours, caplog, says_goodbye):
-    caplog.set_level("INFO")
-    repository = Repository(ours, says_goodbye=says_goodbye)
-    config = forwarding(tmp_path, ours, repository.port)
-    it = Trail(config)
-    it.application(audit_message.START)
-    Forwarder(config).run()
-    assert repository.messages == lines(tmp_path)
-    repository.stop()
-    it.analysed([result(tmp_path / "in")], "")
-    away = Forwarder(config)
-    away.run()
-    away.run()
-    assert [r.message for r in caplog.records] == ["the audit repository is away, messages wait"]
-    it.application(audit_message.STOP)
-    back = Repository(ours, repository.port, says_goodbye=says_goodbye)
-    away.run()
-    Forwarder(config).run()  # another process after a restart finds nothing to do
-    back.stop()
-    assert repository.messages + back.messages == lines(tmp_path)
-    assert caplog.records[-1].message == "the audit repository is back"
+def test_an_analysis_and_its_delivery_are_written_once_however_often_it_is_tried(hospital, tmp_path, monkeypatch):
+    from dicomnode import node
 
-
-def test_a_repository_that_dies_before_it_has_read_gets_the_batch_again(tmp_path, ours, monkeypatch):
-    monkeypatch.setattr(Repository, "_read", lambda self, peer: peer.recv(1))  # and closes on the rest
-    deaf = Repository(ours, says_goodbye=False)
-    config = forwarding(tmp_path, ours, deaf.port)
-    for _ in range(200):
-        Trail(config).application(audit_message.START)
-    forwarder = Forwarder(config)
-    forwarder.run()
-    deaf.stop()
+    monkeypatch.setattr(node, "RETRY_SECONDS", (0.0, 0.0))
+    uid = hospital.receive(neck(tmp_path))
+    hospital.assemble(uid)
+    assert hospital.infer()
+    monkeypatch.setattr(node, "send", lambda *_, **__: (_ for _ in ()).throw(Transient("PACS does not answer")))
+    assert hospital.deliver() and hospital.deliver()
     monkeypatch.undo()
-    whole = Repository(ours, deaf.port)
-    forwarder.run()
-    whole.stop()
-    assert whole.messages == lines(tmp_path)
+    assert hospital.deliver()
+    found = messages(hospital.node.config.data_dir)
+    assert [(m.name, m.outcome, m.why) for m in found] == [
+        ("DICOM Instances Accessed", "0", ""),
+        ("Begin Transferring DICOM Instances", "0", ""),
+        ("DICOM Instances Transferred", "4", "PACS does not answer"),
+        ("DICOM Instances Transferred", "0", ""),
+    ]
+    assert {m.objects["Study Instance UID"] for m in found} == {uid}
+    assert sum(found[-1].counts.values()) == len(hospital.archive.stored)
 
 
-def test_a_repository_of_another_authority_gets_nothing(tmp_path, ours, caplog):
-    stranger = Repository(identity(authority(tmp_path, "other"), "stranger"))
-    config = forwarding(tmp_path, ours, stranger.port)
-    Trail(config).application(audit_message.START)
-    Forwarder(config).run()
-    stranger.stop()
-    assert stranger.messages == []
-    assert "certificate verify failed" in caplog.records[0].why
+def test_an_analysis_that_failed_is_no_success(hospital, tmp_path):
+    hospital.model = lambda volume: (_ for _ in ()).throw(Permanent("no memory"))
+    hospital.assemble(hospital.receive(neck(tmp_path)))
+    assert hospital.infer()
+    (one,) = messages(hospital.node.config.data_dir)
+    assert (one.name, one.outcome, one.why) == ("DICOM Instances Accessed", "8", "the analysis failed: no memory")
 
 
-def test_messages_go_out_in_batches_over_several_files(tmp_path, ours, monkeypatch):
-    from dicomnode.network import syslog
-
-    monkeypatch.setattr(syslog, "BATCH_BYTES", 3000)
-    monkeypatch.setattr(audit, "FILE_BYTES", 5000)
-    repository = Repository(ours)
-    config = forwarding(tmp_path, ours, repository.port)
-    for _ in range(12):
-        Trail(config).application(audit_message.START)
-    Forwarder(config).run()
-    repository.stop()
-    assert repository.messages == lines(tmp_path)
-    assert len(repository.messages) == 12
-
-
-@pytest.mark.parametrize("table", [{"audit": {"host": "h"}}, {"audit": {"host": "h", "enabled": False}}])
-def test_a_repository_without_certificates_or_trail_is_a_mistake(table):
-    with pytest.raises(ValueError, match=r"audit.host needs"):
-        Config(**table)
+def test_a_look_at_a_key_image_is_written_with_the_address(tmp_path):
+    analysed_study(tmp_path / "data")
+    assert client(tmp_path / "data").get("/studies/1/0.png").status_code == 200
+    (one,) = messages(tmp_path / "data")
+    assert (one.name, one.action, one.parties[0][2]) == ("DICOM Instances Accessed", "R", "testclient")
