@@ -196,6 +196,7 @@ def purge(config: ConfigFile = None) -> None:
     The Patient ID is asked for, or read from standard input: on the command line other users would see it.
     """
     from dicomnode import retention
+    from dicomnode.audit import Trail
     from dicomnode.spool import Spool
 
     settings = configuration.load(config)
@@ -203,7 +204,7 @@ def purge(config: ConfigFile = None) -> None:
     patient = typer.prompt("Patient ID", err=True) if sys.stdin.isatty() else sys.stdin.readline()
     if not patient.strip():
         raise NodeError("no Patient ID on standard input")
-    found, busy = retention.purge(ledger, Spool(settings.data_dir / "spool"), patient.strip())
+    found, busy = retention.purge(ledger, Spool(settings.data_dir / "spool"), patient.strip(), Trail(settings).deleted)
     console.print(f"{found - len(busy)} of {found} study(ies) deleted")
     if busy:
         raise NodeError(f"still worked on: study {', '.join(map(str, busy))}", hint="run it again when it has ended")

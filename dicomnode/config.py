@@ -68,6 +68,7 @@ class Destination(_Table):
     host: str
     port: Port
     tls: bool = False
+    deidentify: bool = False
     results: tuple[ResultKind, ...] = USUAL_RESULTS
     max_frames: Annotated[int, Field(ge=1)] | None = None
 
@@ -90,6 +91,12 @@ class LedgerTable(_Table):
 class Web(_Table):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
+
+
+class Audit(_Table):
+    enabled: bool = True
+    host: str = ""
+    port: Port = 6514
 
 
 class Inference(_Table):
@@ -116,6 +123,7 @@ class Config(BaseSettings):
     ledger: LedgerTable = LedgerTable()
     web: Web = Web()
     inference: Inference = Inference()
+    audit: Audit = Audit()
 
     @field_validator("destination")
     @classmethod
@@ -129,6 +137,12 @@ class Config(BaseSettings):
         peers: tuple[Receive | Sender | Destination, ...] = (self.receive, *self.sender, *self.destination)
         if self.tls is None and any(peer.tls for peer in peers):
             raise ValueError("tls = true needs the table [tls] with certificate, key and authorities")
+        return self
+
+    @model_validator(mode="after")
+    def _audit_can_be_forwarded(self) -> Config:
+        if self.audit.host and (self.tls is None or not self.audit.enabled):
+            raise ValueError("audit.host needs audit.enabled = true and the table [tls]")
         return self
 
     @classmethod

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pydicom import uid
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
-from dicomnode.config import Config, Destination, ResultKind
+from dicomnode.config import Audit, Config, Destination, ResultKind
 from dicomnode.network import association, find, listen, send, wire
 from dicomnode.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
@@ -202,9 +202,26 @@ def _security(config: Config) -> Iterator[str]:
         f"in this configuration for {', '.join(secured) or 'nobody: keep the node in a protected network'}."
     )
     yield ""
+    yield ("Callers are restricted by AE title and address (`receive.allow`). " + _audit(config.audit))
+    yield ""
+    outside = ", ".join(destination.name for destination in config.destination if destination.deidentify)
     yield (
-        "Callers are restricted by AE title and address (`receive.allow`). No audit messages by PS3.15 A.5 are sent. "
-        "Objects are not de-identified."
+        f"De-identified objects go to {outside or 'nobody'}. With `deidentify = true` a destination gets them by the "
+        "Basic Application Level Confidentiality Profile (PS3.15 E.2, table of edition 2026c) with the Clean Graphics "
+        "and Clean Structured Content Options; no other option is supported. UIDs and Patient ID are replaced "
+        "consistently by a keyed hash, dates are removed, and `sc` and `pdf` are not sent."
+    )
+
+
+def _audit(audit: Audit) -> str:
+    if not audit.enabled:
+        return "No audit messages are written."
+    where = f", and sent to {audit.host}:{audit.port} as syslog over TLS (PS3.15 A.6)" if audit.host else ""
+    return (
+        "Audit messages by PS3.15 A.5 are kept in files" + where + ": Application Activity, Begin Transferring, "
+        "Transferred (in and out), Instances Accessed (by analyses and on the status page), DICOM Study Deleted, "
+        "Query, and Security Alert "
+        "(Node Authentication)."
     )
 
 

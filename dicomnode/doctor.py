@@ -21,10 +21,10 @@ import inference.pipeline
 from dicomnode import disk, ledger
 from dicomnode.config import CONFIG_DIR, Config, Destination, Receive, Web
 from dicomnode.errors import ConfigError, NodeError, Transient
-from dicomnode.network import ports
+from dicomnode.network import ports, tls
 from dicomnode.network.echo import echo
 from dicomnode.network.listen import TRANSFER_SYNTAXES
-from dicomnode.peers import destination_address, listener_tls, own_address
+from dicomnode.peers import destination_address, listener_tls, own_address, repository_tls
 from dicomnode.spool import flush_folder
 from inference.volume import decode_pixels
 from inference.weights import UntrustedWeights
@@ -58,6 +58,8 @@ def examine(config: Config) -> Iterator[Check]:
         yield _guard(f"decoder {UID(syntax).name}", lambda syntax=syntax: _decoder(syntax))  # type: ignore[misc]
     yield _guard("GPU", _gpu)
     yield _guard("clock", _clock)
+    if config.audit.host:
+        yield _guard("audit repository", lambda: _repository(config))
     if not config.destination:
         yield Check(name="destinations", ok=False, detail="none configured: results stay in the data directory")
     for destination in config.destination:
@@ -205,6 +207,13 @@ def _clock() -> str:
     if now < built - 86400:
         raise NodeError("the clock is behind the installation date", hint="set up NTP: results bear this time")
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+
+
+def _repository(config: Config) -> str:
+    where = f"{config.audit.host}:{config.audit.port}"
+    if why := tls.problem(repository_tls(config), config.audit.host, config.audit.port):
+        raise NodeError(f"{where}: no TLS connection: {why}", hint="messages wait in data_dir/audit meanwhile")
+    return f"{where} accepts TLS connections"
 
 
 def _echo(config: Config, peer: Destination) -> str:

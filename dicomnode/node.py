@@ -26,16 +26,20 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dicomnode import answer, assembly, faults, ledger_retention, selection
 from dicomnode.answer import Answer, Job, Origin
+from dicomnode.audit import Trail
 from dicomnode.config import Config, Destination
+from dicomnode.deidentify import key_of, strip
 from dicomnode.errors import ConfigError, Permanent, Transient
 from dicomnode.ledger import Ledger
-from dicomnode.network.find import count_instances
-from dicomnode.network.send import send
-from dicomnode.parcel import pack
+from dicomnode.network.find import count_instances, query
+from dicomnode.network.send import Outcome, send
+from dicomnode.parcel import Parcel, pack
 from dicomnode.peers import destination_address, sender_address
 from dicomnode.selection import Choice
 from dicomnode.spool import Spool
@@ -60,6 +64,7 @@ class Node:
     rules: selection.Rules
     #: What every result of this installation says about where it comes from.
     origin: Origin
+    trail: Trail
     #: Loads a pipeline by name, once; only the inference worker calls it.
     load: Callable[[str], Pipeline]
 
@@ -118,6 +123,7 @@ def infer(node: Node, task: Task) -> None:
         for d in node.config.destination
     ]
     faults.reach("committing")
+    node.trail.analysed(job.inputs, found.document["reason"] if found.document["state"] == "failed" else "")
     node.ledger.finish_analysis(task, document=found.document, results=stored, destinations=deliveries)
     logger.info(
         "study analysed", extra={"study": task.study_id, "pipeline": task.name, "state": found.document["state"]}
@@ -133,12 +139,15 @@ def deliver(node: Node, task: Task, destination: Destination) -> None:
     parcel = pack(node.ledger.results(parent_id), destination)
     try:
         faults.reach("sending")
-        address = destination_address(node.config, destination)
-        paths = [r.path for r in parcel.results]
-        outcomes = send(paths, address, calling_ae=node.config.receive.ae_title, instead=parcel.instead)
+        if not task.attempts:
+            node.trail.begins(destination, parcel.results)
+        outcomes = _send(node, parcel, destination)
     except (Transient, ConfigError, faults.InjectedFault) as error:
+        if not task.attempts:
+            node.trail.not_sent(destination, parcel.results, str(error))
         _try_again(node, task, str(error))
         return
+    node.trail.sent(destination, parcel.results, outcomes)
     refused = [f"{r.kind}: {o.problem}" for r, o in zip(parcel.results, outcomes, strict=True) if o.problem]
     if not refused:
         node.ledger.finish_delivery(task, "; ".join(parcel.withheld))
@@ -148,6 +157,16 @@ def deliver(node: Node, task: Task, destination: Destination) -> None:
     else:
         node.ledger.fail(task, "; ".join(refused))
         logger.error("results refused", extra={"study": task.study_id, "destination": task.name})
+
+
+def _send(node: Node, parcel: Parcel, destination: Destination) -> list[Outcome]:
+    """Send a parcel, or its copies without the patient; outcomes are in its order."""
+    address = destination_address(node.config, destination)
+    with TemporaryDirectory(prefix="dicomnode-") as folder:
+        if destination.deidentify:
+            parcel = strip(parcel, Path(folder), key_of(node.config.data_dir))
+        paths = [r.path for r in parcel.results]
+        return send(paths, address, calling_ae=node.config.receive.ae_title, instead=parcel.instead)
 
 
 def _save(node: Node, task: Task, result: sr.Result) -> StoredResult:
@@ -205,13 +224,18 @@ def _ask_sender(node: Node, study: Study) -> int | None:
     """The sender's own count, if it is configured as queryable and answers."""
     for transfer in study.transfers:
         sender = node.config.sender_for(transfer.calling_ae)
+        if sender is None:
+            continue
         try:
-            address = sender_address(node.config, sender) if sender else None
+            address = sender_address(node.config, sender)
             if address is None:
                 continue
             ours = node.ledger.result_series(study.uid)
-            return count_instances(address, study.uid, calling_ae=node.config.receive.ae_title, without=ours)
+            count = count_instances(address, study.uid, calling_ae=node.config.receive.ae_title, without=ours)
+            node.trail.queried(sender, query(study.uid))
+            return count
         except (Transient, ConfigError) as error:  # certificates that cannot be read are no reason to hold a study
+            node.trail.queried(sender, query(study.uid), str(error))
             logger.warning("the sender cannot be asked for its count", extra={"why": str(error)})
     return None
 

@@ -27,7 +27,7 @@ def pack(results: Iterable[StoredResult], destination: Destination) -> Parcel:
     """Choose what a destination gets."""
     found = list(results)
     wanted = [result for result in found if result.kind.lower() in destination.results]
-    withheld = {result.sop_uid: _too_large(result, destination) for result in wanted}
+    withheld = {result.sop_uid: _telling(result, destination) or _too_large(result, destination) for result in wanted}
     older = [result.path for result in found if result.kind == "CSR"]
     reports = [result.path for result in found if result.kind == "SR"]
     return Parcel(
@@ -35,6 +35,13 @@ def pack(results: Iterable[StoredResult], destination: Destination) -> Parcel:
         instead=dict(zip(reports, older, strict=False)),  # without a destination for it, there is none
         withheld=tuple(reason for reason in withheld.values() if reason),
     )
+
+
+def _telling(result: StoredResult, destination: Destination) -> str:
+    """Pixels may hold what the scanner burned in, and a PDF is not taken apart."""
+    if not destination.deidentify or result.kind not in ("SC", "PDF"):
+        return ""
+    return f"{result.kind} not sent: who the patient is cannot be taken out of it for certain (deidentify = true)"
 
 
 def _too_large(result: StoredResult, destination: Destination) -> str:

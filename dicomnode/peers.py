@@ -34,6 +34,11 @@ def listener_tls(config: Config) -> ssl.SSLContext | None:
     return tls.server(_files(config)) if config.receive.tls else None
 
 
+def repository_tls(config: Config) -> ssl.SSLContext:
+    """How the audit repository is spoken with."""
+    return tls.client(_files(config))
+
+
 def _files(config: Config) -> Tls:
     if config.tls is None:  # the configuration refuses that
         raise ValueError("tls = true without the table [tls]")

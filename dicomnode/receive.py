@@ -8,7 +8,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from dicomnode import disk, ledger
+from dicomnode import disk, ledger, schema
+from dicomnode.audit import Trail, Transfers, subjects
 from dicomnode.config import Config
 from dicomnode.disk import Room
 from dicomnode.errors import Refused
@@ -38,18 +39,34 @@ LOCKS = 1024  # copies of one instance share a lock; far more than associations,
 def run(config: Config, life: Life) -> None:
     """Listen until told to stop."""
     spool, store = Spool(config.data_dir / "spool"), ledger.connect(config.ledger_url)
+    trail = Trail(config)
+    _audit_lost(trail, store, config.receive.ae_title)
     broken = store.lose_open_associations(_is_whole)
     swept = spool.sweep()
     listener = Listener(
-        Receiver(config, spool, store),
+        Receiver(config, spool, store, trail),
         host=config.receive.host,
         port=config.receive.port,
         limits=config.limits,
         tls=listener_tls(config),
+        alert=trail.alert,
     )
     logger.info("listening", extra={"port": listener.port, "swept": swept + broken})
     life.stop.wait()
     listener.stop()
+
+
+def _audit_lost(trail: Trail, store: Ledger, ae_title: str) -> None:
+    """Write what the associations brought that were open when the receiver ended."""
+    for row in store.rows(schema.transfer, ending="open"):
+        title = row["calling_ae"]
+        peer = Peer(
+            association=row["association"], address="", calling_ae=title, called_ae=ae_title, only_verifies=False
+        )
+        brought = {item["sop_uid"] for item in store.rows(schema.instance, association=row["association"])}
+        kept = (i for i in store.study(row["study_uid"]).instances if i.sop_uid in brought and i.path.exists())
+        for subject in subjects(kept):
+            trail.received(peer, subject, "the node ended during the association; these instances were stored")
 
 
 def _is_whole(instance: Instance) -> bool:
@@ -59,8 +76,9 @@ def _is_whole(instance: Instance) -> bool:
 class Receiver:
     """Decides about peers and instances for the Listener."""
 
-    def __init__(self, config: Config, spool: Spool, ledger: Ledger) -> None:
+    def __init__(self, config: Config, spool: Spool, ledger: Ledger, trail: Trail) -> None:
         self._config, self._spool, self.ledger = config.receive, spool, ledger
+        self.transfers = Transfers(trail)
         self._disk = disk.Watch(spool.root, config.limits.free_mb)
         self.locks = [threading.Lock() for _ in range(LOCKS)]
 
@@ -76,6 +94,7 @@ class Receiver:
 
     def store(self, peer: Peer, request: StoreRequest) -> _Arrival:
         """Open a spool file for an instance."""
+        self.transfers.offered(peer, request)
         self.refuse_if_full()
         try:
             part = self._spool.receive(
@@ -89,6 +108,7 @@ class Receiver:
 
     def ended(self, peer: Peer, ending: str) -> None:
         """Tell assembly how the association ended."""
+        self.transfers.ended(peer, ending)
         self.ledger.end_association(peer.association, ending)
         logger.info("association ended", extra={"association": peer.association, "ending": ending})
 
@@ -113,7 +133,8 @@ class _Arrival:
             raise Refused(Refused.MISMATCH, "SOP class or instance differs from the C-STORE request")
         item = replace(item, path=self._part.keep(item.study_uid))
         # A copy on another association is not acknowledged before this one is durable.
-        with self._receiver.locks[hash(item.sop_uid) % LOCKS]:
+        lock = self._receiver.locks[hash(item.sop_uid) % LOCKS]
+        with self._receiver.transfers.storing(self._peer, item), lock:
             self._make_durable(item)
 
     def _make_durable(self, item: Instance) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import inference.pipeline
 from dicomnode import answer, housekeeping, ledger, node, retention, selection
+from dicomnode.audit import Trail
 from dicomnode.config import CONFIG_DIR, Config, Destination
+from dicomnode.network.syslog import Forwarder
 from dicomnode.node import Node
 from dicomnode.spool import Spool
 from dicomnode.supervise import STOP_SECONDS, Life
@@ -23,6 +25,7 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.25  # how often a step looks for work
 REST_SECONDS = 60.0  # before something that failed inside the node is tried again
 RETENTION_SECONDS = 60.0  # how often is looked for files to delete
+FORWARD_SECONDS = 2.0  # how often new audit messages are delivered
 HEARTBEAT_SECONDS = ledger.LEASE_SECONDS / 3
 
 
@@ -34,12 +37,13 @@ def build(config: Config) -> Node:
         ledger=ledger.connect(config.ledger_url),
         rules=selection.load(CONFIG_DIR / "selection.toml"),
         origin=answer.origin(config),
+        trail=Trail(config),
         load=cache(partial(inference.pipeline.load, config_dir=CONFIG_DIR, device=config.inference.device)),
     )
 
 
 def coordinate(config: Config, life: Life) -> None:
-    """Look at every study whose deadline has come, and delete what the rules let go."""
+    """Look at every study whose deadline has come, delete what the rules let go, and forward the audit trail."""
     this = build(config)
     resting: dict[str, float] = {}
 
@@ -55,8 +59,10 @@ def coordinate(config: Config, life: Life) -> None:
                 logger.exception("assembly failed")
                 resting[study_uid] = now + REST_SECONDS
 
-    cleaner = partial(retention.apply, this.ledger, this.spool, config.retention)
-    clocks = housekeeping.every(POLL_SECONDS, assemble_due), housekeeping.every(RETENTION_SECONDS, cleaner)
+    cleaner = partial(retention.apply, this.ledger, this.spool, config.retention, this.trail.deleted)
+    clocks = [housekeeping.every(POLL_SECONDS, assemble_due), housekeeping.every(RETENTION_SECONDS, cleaner)]
+    if config.audit.host:
+        clocks.append(housekeeping.every(FORWARD_SECONDS, Forwarder(config).run))
     life.stop.wait()
     for clock in clocks:
         clock.shutdown()

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import IO
 
 from dicomnode import faults, ledger, logs
+from dicomnode.audit import Trail
+from dicomnode.audit_message import START, STOP
 from dicomnode.config import Config
 from dicomnode.errors import ConfigError
 from dicomnode.network import ports
@@ -67,6 +69,8 @@ def serve(config: Config) -> None:
     names = [name for name in ROLES if name != "worker" and (name != "web" or config.web.port)]
     names += [f"worker-{index}" for index in range(config.inference.workers)]
     children = {name: _start(name, config) for name in names}
+    trail = Trail(config)
+    trail.application(START)
     logger.info("node started", extra={"ae_title": config.receive.ae_title, "port": config.receive.port})
     try:
         while not stop.is_set():
@@ -78,6 +82,7 @@ def serve(config: Config) -> None:
                     children[name] = _start(name, config)
     finally:
         _stop(list(children.values()))
+        trail.application(STOP)
         lock.close()
         logger.info("node stopped")
 

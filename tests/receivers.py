@@ -16,6 +16,7 @@ from pynetdicom import build_context
 from pynetdicom.association import Association
 
 from dicomnode import ledger
+from dicomnode.audit import Trail
 from dicomnode.config import Config, Limits, Receive
 from dicomnode.doctor import encode_sample
 from dicomnode.network.echo import echo
@@ -40,8 +41,10 @@ class Running:
         config = Config(data_dir=folder, receive=Receive(host="127.0.0.1", **receive), limits=limits)
         folder.mkdir(exist_ok=True)
         self.spool, self.ledger = Spool(folder / "spool"), ledger.connect(config.ledger_url)
-        receiver = Receiver(config, self.spool, self.ledger)
-        self.listener = Listener(receiver, host="127.0.0.1", port=0, limits=limits, tls=server)
+        self.trail = Trail(config)
+        receiver = Receiver(config, self.spool, self.ledger, self.trail)
+        alert = self.trail.alert
+        self.listener = Listener(receiver, host="127.0.0.1", port=0, limits=limits, tls=server, alert=alert)
         port = self.listener.port
         self.address = Address(ae_title=config.receive.ae_title, host="127.0.0.1", port=port, tls=client)
 

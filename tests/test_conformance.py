@@ -59,6 +59,17 @@ def test_the_network_is_that_of_the_configuration(value):
     assert value in statement(Config(receive=receive))
 
 
+def test_a_destination_outside_the_hospital_is_named():
+    assert "De-identified objects go to nobody." in statement(Config(destination=[PACS]))
+    assert "De-identified objects go to pacs." in statement(Config(destination=[PACS | {"deidentify": True}]))
+
+
+def test_audit_messages_are_listed_with_their_repository():
+    tls = {"certificate": "a", "key": "b", "authorities": "c"}
+    assert "sent to atna:6514 as syslog over TLS" in statement(Config(tls=tls, audit={"host": "atna"}))
+    assert "No audit messages are written." in statement(Config(audit={"enabled": False}))
+
+
 def test_every_accepted_class_is_named():
     text = statement(load(None))
     assert f"{len(storage_contexts()) - 1} Storage SOP classes" in text

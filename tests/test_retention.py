@@ -104,8 +104,10 @@ def test_images_and_results_go_when_their_days_are_over_and_not_before(book, spo
     assert ledger_retention.delete_inputs(book, start) is None
     retention.apply(book, spool, Retention())
     assert len(files(spool)) == 4, "without a rule nothing is deleted"
-    retention.apply(book, spool, Retention(inputs_days=1e-9, results_days=1.0))
+    told: list[retention.Gone] = []
+    retention.apply(book, spool, Retention(inputs_days=1e-9, results_days=1.0), told.extend)
     assert files(spool) == ["2.25.1.dcm"]
+    assert [one.path.exists() for one in told] == [False] * 3
     document = stored_document(book, "1.2")
     assert (document["instances"], len(document["results"]), state(book)) == (0, 1, "done")
     assert document["deleted"]["inputs"] and not document["deleted"]["results"]

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from pydicom import Dataset
 from pynetdicom import build_context
+from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from dicomnode.errors import Transient
@@ -21,17 +22,12 @@ def count_instances(address: Address, study_uid: str, *, calling_ae: str, withou
     None if it does not know the study, or does not count the instances of every series. Raises Transient if the peer
     cannot be asked.
     """
-    query = Dataset()
-    query.QueryRetrieveLevel = "SERIES"
-    query.StudyInstanceUID = study_uid
-    query.SeriesInstanceUID = None
-    query.NumberOfSeriesRelatedInstances = None
     model = StudyRootQueryRetrieveInformationModelFind
     association = connect(address, [build_context(model)], calling_ae=calling_ae)
     association.dimse_timeout = REPLY_SECONDS
     counts: list[int | None] = []
     try:
-        for status, identifier in association.send_c_find(query, model):
+        for status, identifier in association.send_c_find(_identifier(study_uid), model):
             if "Status" not in status:
                 association.abort()
                 raise Transient(f"{address} did not answer the C-FIND request")
@@ -47,6 +43,20 @@ def count_instances(address: Address, study_uid: str, *, calling_ae: str, withou
             association.release()
     known = [count for count in counts if count is not None]
     return sum(known) if known and len(known) == len(counts) else None
+
+
+def query(study_uid: str) -> tuple[str, bytes]:
+    """What is asked, for the audit trail: SOP class, and the identifier in implicit little endian."""
+    return StudyRootQueryRetrieveInformationModelFind, encode(_identifier(study_uid), True, True) or b""
+
+
+def _identifier(study_uid: str) -> Dataset:
+    asked = Dataset()
+    asked.QueryRetrieveLevel = "SERIES"
+    asked.StudyInstanceUID = study_uid
+    asked.SeriesInstanceUID = None
+    asked.NumberOfSeriesRelatedInstances = None
+    return asked
 
 
 def _count(identifier: Dataset) -> int | None:

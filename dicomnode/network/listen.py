@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from pydicom import uid
@@ -27,7 +27,7 @@ from dicomnode.network.association import (
     Sink,
     StoreRequest,
 )
-from dicomnode.network.wire import PeerError, PeerGone
+from dicomnode.network.wire import NotAuthenticated, PeerError, PeerGone
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def storage_contexts() -> list[PresentationContext]:
 class Listener:
     """Accepts connections in a thread of its own until `stop`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a port needs, named
         self,
         acceptor: Acceptor,
         *,
@@ -70,7 +70,10 @@ class Listener:
         limits: Limits | None = None,
         contexts: Sequence[PresentationContext] | None = None,
         tls: ssl.SSLContext | None = None,
+        alert: Callable[[str, str, bool], None] = lambda address, why, serious: None,
     ) -> None:
+        """`alert` hears of each peer that is refused for who it is: its address, why, and whether its proof failed."""
+        self._alert = alert
         self._limits = limits or Limits()
         self._acceptor = _Limited(acceptor, self._limits.associations)
         self._tls = tls
@@ -123,8 +126,12 @@ class Listener:
             connection.serve(self._acceptor, self._contexts, self._tls)
         except Rejected as rejection:
             logger.warning("association rejected", extra={"address": address, "why": str(rejection)})
+            if rejection.codes != LOCAL_LIMIT:
+                self._alert(address, str(rejection), False)
         except PeerError as error:
             logger.warning("association aborted", extra={"address": address, "why": str(error)})
+            if isinstance(error, NotAuthenticated):
+                self._alert(address, str(error), True)
         except PeerGone:
             logger.info("connection closed by the peer", extra={"address": address})
         except Exception:

@@ -21,6 +21,10 @@ class PeerError(Exception):
     """The peer broke the protocol, a limit or a deadline: the association is aborted."""
 
 
+class NotAuthenticated(PeerError):
+    """The peer could not prove by TLS who it is."""
+
+
 class PeerGone(Exception):
     """The peer closed the connection or sent an abort."""
 
@@ -54,7 +58,11 @@ class Wire:
             self._socket = context.wrap_socket(self._socket, server_side=True)
         except TimeoutError as error:
             raise PeerError("TLS: silent for too long") from error
-        except OSError as error:  # its own reasons, and a connection that is gone
+        except ssl.SSLEOFError as error:  # gone before it said who it is, as the checks of a load balancer are
+            raise PeerError(f"TLS: {error}") from error
+        except ssl.SSLError as error:
+            raise NotAuthenticated(f"TLS: {error}") from error
+        except OSError as error:
             raise PeerError(f"TLS: {error}") from error
 
     def open(self) -> None:

@@ -27,6 +27,7 @@ from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dicomnode import disk, ledger, report
+from dicomnode.audit import Trail
 from dicomnode.config import Config
 from dicomnode.disk import Room
 from dicomnode.ledger import Ledger
@@ -86,6 +87,7 @@ class _Pages:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._ledger: Ledger = ledger.connect(config.ledger_url)
+        self._trail = Trail(config)
         self._templates = Jinja2Templates(directory=HERE / "templates")
 
     # Plain functions: Starlette runs them in a thread, so that a slow database does not stop other pages.
@@ -106,8 +108,9 @@ class _Pages:
         number = request.path_params["number"]
         if number >= len(pictures):
             raise HTTPException(404, "this study has no such key image")
-        buffer = BytesIO()
-        Image.fromarray(pydicom.dcmread(pictures[number]).pixel_array).save(buffer, format="PNG")
+        image, buffer = pydicom.dcmread(pictures[number]), BytesIO()
+        Image.fromarray(image.pixel_array).save(buffer, format="PNG")
+        self._trail.viewed(request.client.host if request.client else "", image)
         return Response(buffer.getvalue(), media_type="image/png")
 
     def health(self, request: Request) -> Response:

@@ -73,6 +73,7 @@ class Node:
         port: int | None = None,
         results: Sequence[str] = ("seg", "sr", "sc"),
         tls: Files | None = None,
+        web: int = 0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.address = replace(local("DICOMNODE", port or free_port()), tls=client(tls) if tls else None)
@@ -82,7 +83,7 @@ class Node:
             f'[receive]\nhost = "127.0.0.1"\nport = {self.address.port}\nallow = {json.dumps(list(allow))}',
             *(["tls = true\n[tls]", *(f'{k} = "{getattr(tls, k)}"' for k in TLS_FILES)] if tls else []),
             f"[assembly]\nquiet_seconds = {quiet_seconds}",
-            "[web]\nport = 0",
+            f"[web]\nport = {web}",
             *(f'[[sender]]\nae_title = "{s.ae_title}"\nhost = "{s.host}"\nport = {s.port}' for s in senders),
             *(
                 f'[[destination]]\nname = "{name}"\nae_title = "{d.ae_title}"\nhost = "{d.host}"\nport = {d.port}\n'
