@@ -38,7 +38,7 @@ def test_inference_knows_neither_the_node_nor_the_reports():
 def test_reports_know_what_inference_found_and_nothing_of_how():
     assert package_imports("sr", "dicomnode", "torch", "pynetdicom", "sqlalchemy") == []
     used = {name for path in (ROOT / "sr").rglob("*.py") for name in imports(path) if name.startswith("inference")}
-    assert used <= {"inference.findings", "inference.volume"}
+    assert used <= {"inference.codes", "inference.findings", "inference.volume"}
 
 
 def test_only_the_ledger_speaks_sql():
