@@ -61,7 +61,8 @@ class Linked:
 def link(boxes: Sequence[SliceBox], *, same_label: bool) -> list[Linked]:
     """Join boxes of neighbouring slices that overlap by OVERLAP; surest object first.
 
-    `same_label` keeps classes apart: a disc and a herniation of it in the next slice would be two objects.
+    `same_label` keeps classes apart: a disc and a herniation of it in the next slice would be two objects. Without it,
+    overlapping boxes of one slice are one object, too: the detector was in two minds about its class.
     """
     if not boxes:
         return []
@@ -71,10 +72,12 @@ def link(boxes: Sequence[SliceBox], *, same_label: bool) -> list[Linked]:
     shared = np.clip(high - low, 0, None).prod(2)
     area = (edges[:, 2:] - edges[:, :2]).prod(1)
     together = shared / np.maximum(area[:, None] + area[None] - shared, 1e-9) >= OVERLAP
-    together &= abs(places[:, None] - places[None]) == 1
+    apart = abs(places[:, None] - places[None])
     if same_label:
         labels = np.array([box.label for box in boxes])
-        together &= labels[:, None] == labels[None]
+        together &= (apart == 1) & (labels[:, None] == labels[None])
+    else:
+        together &= apart <= 1
     count, group = connected_components(coo_array(together), directed=False)
     linked = []
     for number in range(count):

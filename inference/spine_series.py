@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from inference import codes, novelty, spine_findings, spine_levels, spine_mr
+from inference import codes, novelty, spine_correction, spine_findings, spine_levels, spine_mr
 from inference.calibrated import indeterminate, platt
 from inference.disc_measures import meyerding
 from inference.findings import Analysis, Code, Finding, Mask, Measurement, ModelIdentity
@@ -32,6 +32,7 @@ from inference.preprocess.orientation import Oriented
 from inference.spine_findings import Found
 from inference.spine_levels import Outlines
 from inference.spine_mr import SUBJECTS, Subject
+from inference.spine_signals import COMPANIONS, Grid
 from inference.volume import Volume
 
 #: In config/codes.toml, what each class is called.
@@ -45,15 +46,24 @@ _KEYS = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decision:
+    """From which on a box of each class counts, and a study, and what the surest box of a study means."""
+
+    boxes: Mapping[str, float]
+    study: float
+    calibration: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """Everything that does not depend on the volume."""
 
     task: str
     identity: ModelIdentity
     manifest: Mapping[str, Any]
-    #: From which on a box of each class counts, and a study.
-    thresholds: Mapping[str, float]
-    threshold: float
+    #: Without companions, and with them: lesions are judged again by T1 and STIR. None where the model does not.
+    alone: Decision
+    corrected: Decision | None
     detector: torch.nn.Module
     gate: Novelty
     levels: VertebraUNet
@@ -79,6 +89,7 @@ class Searched:
     slices: np.ndarray
     #: Of the study, calibrated.
     case: float
+    decision: Decision
     timings: Mapping[str, float]
 
 
@@ -103,13 +114,21 @@ def load(task: str, table: Mapping[str, Any], config_dir: Path, device: str) -> 
         task=task,
         identity=identity_of(read),
         manifest=manifest,
-        thresholds=_point(task, manifest["operating_points"], output, "box_point")["thresholds"],
-        threshold=_point(task, manifest["case_points"], output, "operating_point")["threshold"],
+        alone=_decision(task, manifest, output),
+        corrected=_decision(task, manifest["signals"], output) if "signals" in manifest else None,
         detector=spine_mr.detector_net(folder["model"], manifest, device),
         gate=spine_mr.gate(folder["model"], manifest, device),
         levels=spine_levels.level_net(folder["levels"], read["levels"], device),
         levels_mm=read["levels"]["input"]["mm"],
         codes=codes.read(config_dir),
+    )
+
+
+def _decision(task: str, answers: Mapping[str, Any], output: Mapping[str, Any]) -> Decision:
+    return Decision(
+        boxes=_point(task, answers["operating_points"], output, "box_point")["thresholds"],
+        study=_point(task, answers["case_points"], output, "operating_point")["threshold"],
+        calibration=answers["calibration"],
     )
 
 
@@ -120,7 +139,7 @@ def _point(task: str, points: Sequence[Mapping[str, Any]], output: Mapping[str, 
     return there[output[key]]
 
 
-def see(model: Model, volume: Volume) -> Seen | str:
+def see(model: Model, volume: Volume, companions: Mapping[str, Volume]) -> Seen | str:
     """Everything that is found in a volume, or why the model cannot read it."""
     start = time.perf_counter()
     manifest = model.manifest
@@ -132,7 +151,8 @@ def see(model: Model, volume: Volume) -> Seen | str:
     if reason := mr_content.refuse(look.content) or novelty.refuse(distance, limit):
         return reason
     judged = time.perf_counter()
-    searched = search(model, sagittal.array, sagittal.spacing)
+    others = {name: Grid(one.array, one.affine) for name, one in companions.items()}
+    searched = search(model, {"T2": Grid(sagittal.array, sagittal.affine), **others})
     return Seen(
         sagittal=sagittal,
         searched=searched,
@@ -142,30 +162,41 @@ def see(model: Model, volume: Volume) -> Seen | str:
             *content.complaints(look.content, manifest["content"], mr_content.QUANTITIES),
             *novelty.complaints(distance, limit),
             *searched.outlines.notes,
-            *indeterminate(searched.case, manifest["calibration"]["indeterminate"]),
+            *_missing(model, companions),
+            *indeterminate(searched.case, searched.decision.calibration["indeterminate"]),
         ),
         timings={"gate": judged - start, **searched.timings, "total": time.perf_counter() - start},
     )
 
 
-def search(model: Model, values: np.ndarray, spacing: tuple[float, float, float]) -> Searched:
-    """Boxes, linked and named, in a sagittal T2 series with its spacing (slice, row, column) in mm."""
+def search(model: Model, series: Mapping[str, Grid]) -> Searched:
+    """Boxes, linked and named, in a sagittal T2 series, "T2", with its companions where there are any."""
     start = time.perf_counter()
-    manifest, subject = model.manifest, model.subject
+    manifest, subject, values = model.manifest, model.subject, series["T2"].array
+    step, row, column = np.linalg.norm(series["T2"].affine[:3, :3], axis=0).tolist()
     answers = spine_mr.answers(
-        model.detector, values, spacing[1:], size=manifest["input"]["size"], classes=subject.classes
+        model.detector, values, (row, column), size=manifest["input"]["size"], classes=subject.classes
     )
-    boxes = spine_findings.slice_boxes(answers, manifest["calibration"]["classes"])
-    found = spine_findings.objects(model.task, boxes, model.thresholds)
+    boxes, decision = spine_findings.slice_boxes(answers, manifest["calibration"]["classes"]), model.alone
+    if model.corrected and len(series) > 1:
+        boxes, decision = spine_correction.corrected(manifest["signals"], series, boxes), model.corrected
+    found = spine_findings.objects(model.task, boxes, decision.boxes)
     detected = time.perf_counter()
-    outlines = spine_levels.outline(model.levels, values, spacing, model.levels_mm)
+    outlines = spine_levels.outline(model.levels, values, (step, row, column), model.levels_mm)
     return Searched(
         found=[replace(one, level=_level(one, outlines)) for one in found],
         outlines=outlines,
         slices=_by_slice(boxes, subject.target, len(values)),
-        case=platt(spine_findings.probability(found, subject.target), manifest["calibration"]["case"]),
+        case=platt(spine_findings.probability(found, subject.target), decision.calibration["case"]),
+        decision=decision,
         timings={"detect": detected - start, "levels": time.perf_counter() - detected},
     )
+
+
+def _missing(model: Model, companions: Mapping[str, Volume]) -> list[str]:
+    """What could not be compared."""
+    missing = [name for name in COMPANIONS if name not in companions] if model.corrected else []
+    return [f"no sagittal {' and no '.join(missing)} series: lesions are not compared with it"] if missing else []
 
 
 def _level(found: Found, outlines: Outlines) -> str | None:
@@ -185,9 +216,10 @@ def _by_slice(boxes: Sequence[SliceBox], target: Sequence[str], count: int) -> n
 
 def reported(model: Model, searched: Searched) -> list[Found]:
     """The findings of the answer, surest first; a normal disc is none."""
-    sure = [one for one in searched.found if one.probability >= model.thresholds[one.label]]
+    decision = searched.decision
+    sure = [one for one in searched.found if one.probability >= decision.boxes[one.label]]
     targets = [one for one in searched.found if one.label in model.subject.target]
-    shown = [one for one in sure if one in targets] or targets[:1] if searched.case >= model.threshold else []
+    shown = [one for one in sure if one in targets] or targets[:1] if searched.case >= decision.study else []
     return [*shown, *(one for one in sure if one.label in _KEYS and one not in targets)]
 
 
@@ -202,7 +234,7 @@ def answer(model: Model, volume: Volume, seen: Seen, *, levels: Mapping[str, flo
         target=model.codes[model.subject.question],
         site=model.region,
         case_probability=searched.case,
-        threshold=model.threshold,
+        threshold=searched.decision.study,
         slice_probabilities=tuple(float(p) for p in seen.sagittal.slices_back(searched.slices)),
         level_probabilities=levels,
         group=group,
@@ -223,7 +255,7 @@ def not_applicable(model: Model, volume: Volume, reason: str) -> Analysis:
         target=model.codes[model.subject.question],
         site=model.region,
         case_probability=None,
-        threshold=model.threshold,
+        threshold=model.alone.study,
         quality=volume.quality,
     )
 

@@ -16,7 +16,8 @@ from inference.linked_boxes import Linked, SliceBox
 from inference.spine_findings import Found
 from inference.spine_levels import LEVELS, Outlines
 from inference.spine_mr import LUMBAR_DISC
-from inference.spine_series import Searched
+from inference.spine_series import Model, Searched
+from inference.spine_signals import Grid
 from tests.cases import silent
 from tests.mr_studies import SHAPE, SPACING, study, write
 from tests.test_spine_series import model
@@ -70,8 +71,8 @@ def test_a_finding_is_judged_by_the_box_over_which_it_lies(tmp_path, monkeypatch
     write(tmp_path, replace(made, series=(made.series[0], series)))
     (stored,) = mr_store.prepare_mr("phantom_mr:lumbar:standard@3+1", cache=tmp_path, progress=silent)
 
-    def search(_: object, values: np.ndarray, spacing: tuple[float, ...]) -> Searched:
-        assert (values.shape, spacing) == (SHAPE, SPACING)
+    def search(given: Model, series: dict[str, Grid]) -> Searched:
+        assert {name: grid.array.shape for name, grid in series.items()} == {"T1": SHAPE, "T2": SHAPE}
         labels = np.zeros(SHAPE, np.uint8)
         for level, top, bottom in (("L4", 20, 34), ("L4/L5", 34, 42), ("L5", 42, 56)):
             labels[:, top:bottom, 8:26] = 1 + LEVELS.index(level)
@@ -85,8 +86,8 @@ def test_a_finding_is_judged_by_the_box_over_which_it_lies(tmp_path, monkeypatch
             Found(linked=Linked(boxes=(box,)), label="slip", probability=box.probability, level="L4/L5")
             for box in (*boxes, *away)
         ]
-        outlines = Outlines(labels=labels, spacing=spacing)
-        return Searched(found=found, outlines=outlines, slices=np.zeros(5), case=0.9, timings={})
+        outlines = Outlines(labels=labels, spacing=SPACING)
+        return Searched(found=found, outlines=outlines, slices=np.zeros(5), case=0.9, decision=given.alone, timings={})
 
     monkeypatch.setattr(spine_series, "search", search)
     (one,) = judge(model(LUMBAR_DISC), stored)

@@ -32,8 +32,9 @@ def test_a_chain_of_neighbours_joins_boxes_that_do_not_touch():
     assert slices(link([box(n, 10.0 + 8 * n) for n in range(5)], same_label=True)) == [[0, 1, 2, 3, 4]]
 
 
-def test_classes_are_kept_apart_only_if_wanted():
-    both = [box(3, label="disc"), box(4, label="herniation")]
+@pytest.mark.parametrize("other", [3, 4])
+def test_classes_are_kept_apart_only_if_wanted(other):
+    both = [box(3, label="disc"), box(other, label="herniation")]
     assert len(link(both, same_label=True)) == 2
     assert len(link(both, same_label=False)) == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,15 @@ import pytest
 import torch
 from pydicom import Dataset
 
-from inference import codes, spine_levels, spine_mr
+from inference import codes, spine_correction, spine_levels, spine_mr
 from inference.calibrated import platt
 from inference.findings import Analysis
+from inference.linked_boxes import SliceBox
 from inference.novelty import Novelty
 from inference.pipelines import cord_injury_mr, lumbar_disc_mr
 from inference.spine_levels import LEVELS, Outlines
 from inference.spine_mr import CORD_INJURY, LUMBAR_DISC, SUBJECTS, Answer, Look
-from inference.spine_series import Model
+from inference.spine_series import Decision, Model
 from inference.volume import Volume
 from tests.sources import MODEL
 
@@ -38,7 +40,7 @@ def outlines(task: str) -> Outlines:
     return Outlines(labels=labels, spacing=SPACING, notes=("said of the names",))
 
 
-def model(task: str, *, threshold: float = 0.5, novelty: float = 1e9) -> Model:
+def model(task: str, *, threshold: float = 0.5, novelty: float = 1e9, corrected: Decision | None = None) -> Model:
     """A model whose networks are never asked: `answered` speaks for them."""
     plain = {"bias": 0.0, "weight": 1.0}
     manifest = {
@@ -59,13 +61,16 @@ def model(task: str, *, threshold: float = 0.5, novelty: float = 1e9) -> Model:
             "case": {"bias": -1.0, "weight": 1.0},
             "indeterminate": [0.0, 0.0],
         },
+        "signals": {"real": "fitted"},
     }
     return Model(
         task=task,
         identity=MODEL,
         manifest=manifest,
-        thresholds=dict.fromkeys(SUBJECTS[task].classes, 0.5),
-        threshold=threshold,
+        alone=Decision(
+            boxes=dict.fromkeys(SUBJECTS[task].classes, 0.5), study=threshold, calibration=manifest["calibration"]
+        ),
+        corrected=corrected,
         detector=torch.nn.Identity(),
         gate=Novelty(features=2),
         levels=torch.nn.Identity(),
@@ -115,7 +120,8 @@ def answered(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(spine_mr, "look", lambda *_, **__: Look(content=content, features=features))
         monkeypatch.setattr(spine_mr, "answers", answers)
         monkeypatch.setattr(spine_levels, "outline", lambda *_: outlines(task))
-        return ANALYSE[task](model(task, **changes), given or volume(), {})
+        companions = changes.pop("companions", {})
+        return ANALYSE[task](model(task, **changes), given or volume(), companions)
 
     return analyse
 
@@ -219,6 +225,31 @@ def test_what_the_model_cannot_read_is_not_applicable(answered, task, changes, r
     assert found.state == "not_applicable"
     assert reason in found.reason
     assert (found.case_probability, found.findings, found.masks) == (None, (), ())
+
+
+def test_with_companions_lesions_are_judged_again_and_by_other_thresholds(answered, monkeypatch):
+    seen = {}
+
+    def corrected(fitted: object, series: dict, boxes: list[SliceBox]) -> list[SliceBox]:
+        seen.update(series, fitted=fitted)
+        return [replace(box, label="mixed", probability=0.6) for box in boxes]
+
+    monkeypatch.setattr(spine_correction, "corrected", corrected)
+    strict = Decision(
+        boxes=dict.fromkeys(SUBJECTS[CORD_INJURY].classes, 0.55),
+        study=0.1,
+        calibration={"case": {"bias": -2.0, "weight": 1.0}, "indeterminate": [0.0, 0.0]},
+    )
+    t1 = volume(turned=True)
+    found = answered(CORD_INJURY, LESION, corrected=strict, companions={"T1": t1})
+    assert [(one.code.meaning, one.probability) for one in found.findings] == [("Spinal cord injury", 0.6)]
+    assert found.threshold == 0.1
+    assert found.case_probability == pytest.approx(platt(0.6, {"bias": -2.0, "weight": 1.0}))
+    assert np.array_equal(seen["T1"].affine, t1.affine)
+    assert "no sagittal STIR series: lesions are not compared with it" in found.quality
+    alone = answered(CORD_INJURY, LESION, corrected=strict)
+    assert (alone.threshold, alone.findings[0].probability) == (0.5, pytest.approx(0.9))
+    assert "no sagittal T1 and no STIR series: lesions are not compared with it" in alone.quality
 
 
 def test_what_was_not_validated_is_said(answered):

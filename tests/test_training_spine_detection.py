@@ -152,6 +152,7 @@ def test_a_model_has_weights_card_curves_and_its_measurements(trained):
     assert "| balanced | " in card
     assert "Never saw a patient" in card
     assert "Within the validated range: " in card
+    assert "T1 and fat-suppressed T2 are not looked at" in card  # so small a detector finds no lesion to compare
 
 
 def test_every_class_has_a_calibration_and_two_thresholds(trained):

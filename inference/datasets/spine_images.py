@@ -5,7 +5,7 @@ T2 alone: one image of papers 000, 002 and 004 is one grey image, and all that t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from inference.datasets.lots import lot
 from inference.datasets.mr_store import StoredSeries, Study
 from inference.preprocess.detector_image import fit
 from inference.spine_mr import Subject
+from inference.spine_signals import COMPANIONS, Grid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,17 @@ def read_series(study: Study) -> list[StoredSeries]:
         for series in study.series
         if series.boxes is not None and (series.sequence, series.plane) == ("T2", "sagittal")
     ]
+
+
+def with_companions(study: Study) -> Iterator[tuple[StoredSeries, dict[str, Grid]]]:
+    """The same series, each with the voxels of "T2" and of the sagittal series of other contrasts."""
+    others: dict[str, Grid] = {
+        one.sequence: Grid(one.values, one.affine)
+        for one in study.series
+        if one.plane == "sagittal" and one.sequence in COMPANIONS
+    }
+    for series in read_series(study):
+        yield series, {"T2": Grid(series.values, series.affine), **others}
 
 
 def marked(study: Study) -> list[Marked]:

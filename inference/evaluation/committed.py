@@ -16,7 +16,7 @@ from inference.datasets.labelled import UnusableData
 from inference.datasets.mr_store import Study, prepare_mr
 from inference.datasets.outlined_mr import outlined
 from inference.datasets.store import Case
-from inference.evaluation import fracture, levels, spine_detection, spine_findings, vertebrae
+from inference.evaluation import fracture, levels, spine_correction, spine_detection, spine_findings, vertebrae
 from inference.spine_levels import ANATOMY
 from inference.training.parts import Prepare, several
 
@@ -115,7 +115,7 @@ def _detection(task: str) -> Callable[[Path, str, Callable[[str], None]], Subjec
         size = manifest["input"]["size"]
 
         def measure(scored: Sequence[Any], studies: Sequence[Study]) -> dict[str, Any]:
-            found = spine_detection.measure(task, scored, manifest)
+            found = spine_correction.measure(task, studies, scored, manifest)
             mine = [study for study in studies if study.region == spine_mr.SUBJECTS[task].region]
             looks = [one for study in mine for one in spine_detection.looks(net, study, size=size)]
             judged = [one for study in mine for one in spine_findings.judge(model, study)]
@@ -128,7 +128,7 @@ def _detection(task: str) -> Callable[[Path, str, Callable[[str], None]], Subjec
             manifest,
             lambda study: spine_detection.score(net, study, task=task, size=size),
             measure,
-            lambda metrics: [*spine_detection.metric_lines(metrics), "", *spine_findings.lines(metrics["findings"])],
+            lambda found: [*spine_correction.metric_lines(found), "", *spine_findings.lines(found["findings"])],
             prepare_mr,
         )
 

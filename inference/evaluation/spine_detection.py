@@ -87,10 +87,10 @@ def cases(studies: Sequence[Sequence[Image]], target: Sequence[str]) -> tuple[np
     return np.array(highest), np.array(truth)
 
 
-def _cases(studies: Sequence[Sequence[Image]], target: Sequence[str], manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _cases(studies: Sequence[Sequence[Image]], target: Sequence[str], decision: Mapping[str, Any]) -> dict[str, Any]:
     """How well studies with and without a target class are told apart; None for what needs both kinds."""
     highest, truth = cases([study for study in studies if study], target)
-    fitted, both = manifest["calibration"]["case"], 0 < truth.sum() < len(truth)
+    fitted, both = decision["calibration"]["case"], 0 < truth.sum() < len(truth)
     answers = [np.array([one]) for one in fitted["bias"] + fitted["weight"] * logits(highest)]
     labels = [np.array([one]) for one in truth]
     return {
@@ -98,8 +98,8 @@ def _cases(studies: Sequence[Sequence[Image]], target: Sequence[str], manifest: 
         "positive": int(truth.sum()),
         "ranking": binary.ranking(answers, labels) if both else None,
         **binary.calibration(answers, labels),
-        **binary.determinate(answers, labels, manifest["calibration"]["indeterminate"]),
-        "points": {one["name"]: binary.at(answers, labels, one["threshold"]) for one in manifest["case_points"]}
+        **binary.determinate(answers, labels, decision["calibration"]["indeterminate"]),
+        "points": {one["name"]: binary.at(answers, labels, one["threshold"]) for one in decision["case_points"]}
         if both
         else None,
     }
@@ -110,20 +110,25 @@ def measure(task: str, scored: Sequence[Sequence[Image]], manifest: Mapping[str,
 
     Of the manifest `calibration` and `operating_points`. Raises UnusableData without a slice.
     """
-    classes = SUBJECTS[task].classes
     if not any(scored):
         region = SUBJECTS[task].region
         raise UnusableData(f"{len(scored)} studies, but no sagittal T2 slice of a {region} spine that was read")
     studies = [calibrated(study, manifest["calibration"]["classes"]) for study in scored]
+    return measure_calibrated(task, studies, manifest)
+
+
+def measure_calibrated(task: str, studies: Sequence[Sequence[Image]], decision: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of calibrated images; of `decision`, calibration and points of studies and points of boxes."""
+    classes = SUBJECTS[task].classes
     images = [image for study in studies for image in study]
-    points = {point["name"]: point["thresholds"] for point in manifest["operating_points"]}
+    points = {point["name"]: point["thresholds"] for point in decision["operating_points"]}
     found = detection.outcomes(images, classes, detection_report.OVERLAP)
     return {
         **detection_report.measure(images, classes, threshold=points[POINT]),
         "operating_points": {name: _at(found, classes, thresholds) for name, thresholds in points.items()},
         "expected_calibration_error": _calibration_error(found),
         "groups": groups.measure(images, points[POINT]) if task == CORD_INJURY else None,
-        "cases": _cases(studies, SUBJECTS[task].target, manifest),
+        "cases": _cases(studies, SUBJECTS[task].target, decision),
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from inference import spine_findings, spine_series
 from inference.datasets.mr_store import StoredSeries, Study
-from inference.datasets.spine_images import read_series
+from inference.datasets.spine_images import with_companions
 from inference.disc_measures import meyerding
 from inference.evaluation import detection, markdown_tables
 from inference.evaluation.markdown_tables import number
@@ -38,10 +38,10 @@ class Judged:
 def judge(model: Model, study: Study) -> list[Judged]:
     """Search every series of a study that somebody has read, and find what the reader says of the same places."""
     judged = []
-    for series in read_series(study):
-        searched = spine_series.search(model, np.asarray(series.values, np.float32), series.spacing)
+    for series, grids in with_companions(study):
+        searched = spine_series.search(model, grids)
         for one in searched.found:
-            truth = _truth(one, series) if one.probability >= model.thresholds[one.label] else None
+            truth = _truth(one, series) if one.probability >= searched.decision.boxes[one.label] else None
             if truth is None:
                 continue
             true_label, true_level = truth

@@ -23,7 +23,7 @@ def load(table: Mapping[str, Any], config_dir: Path, device: str) -> Callable[[V
 
 
 def _analyse(model: Model, volume: Volume, companions: Mapping[str, Volume]) -> Analysis:
-    seen = spine_series.see(model, volume)
+    seen = spine_series.see(model, volume, companions)
     if isinstance(seen, str):
         return spine_series.not_applicable(model, volume, seen)
     labels = [one.label for one in spine_series.reported(model, seen.searched)]

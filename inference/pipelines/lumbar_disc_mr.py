@@ -23,8 +23,8 @@ def load(table: Mapping[str, Any], config_dir: Path, device: str) -> Callable[[V
     return partial(_analyse, spine_series.load(LUMBAR_DISC, table, config_dir, device))
 
 
-def _analyse(model: Model, volume: Volume, _: Mapping[str, Volume]) -> Analysis:
-    seen = spine_series.see(model, volume)
+def _analyse(model: Model, volume: Volume, companions: Mapping[str, Volume]) -> Analysis:
+    seen = spine_series.see(model, volume, companions)
     if isinstance(seen, str):
         return spine_series.not_applicable(model, volume, seen)
     return spine_series.answer(model, volume, seen, levels=_levels(seen.searched), group="")

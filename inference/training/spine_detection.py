@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from inference.datasets.labelled import UnusableData
 from inference.datasets.mr_store import Study
 from inference.datasets.spine_images import ImageSettings, gather, marked
+from inference.evaluation import spine_correction
 from inference.evaluation import spine_detection as evaluation
 from inference.evaluation.detection import Image
 from inference.spine_mr import CORD_INJURY, LUMBAR_DISC, SUBJECTS, Look, Subject
@@ -29,6 +31,8 @@ TITLES = {
 BODY_PARTS = {"cervical": "CSPINE", "lumbar": "LSPINE"}
 
 T = TypeVar("T")
+#: Studies, and of each the images.
+Scored = tuple[Sequence[Study], Sequence[Sequence[Image]]]
 
 
 def train(job: Job) -> Path:
@@ -59,47 +63,62 @@ def train(job: Job) -> Path:
         found = _each(studies[part], partial(evaluation.looks, learned.net, size=images.size), job.progress)
         return [one for study in found for one in study]
 
-    answers = _fit_answers(score("validation"), subject)
+    validation = score("validation")
+    classes = detection_thresholds.calibrate([image for study in validation for image in study], subject.classes)
+    calibrated = [evaluation.calibrated(study, classes) for study in validation]
     gate, limits = spine_gate.fit(looks("gate"), looks("validation"))
     headers = spine_gate.header_limits([*studies["train"], *studies["gate"]], synthetic=job.data is None)
     manifest = {
         **_manifest(task, images, learned, headers, synthetic=job.data is None),
         **limits,
         "licence": licence(studies),
-        **answers,
+        **_decide(calibrated, subject),
     }
+    manifest["calibration"] |= {"classes": classes, "dtype": "float32"}
+    if task == CORD_INJURY:
+        apart = [evaluation.calibrated(study, classes) for study in score("gate")]
+        manifest |= _correction((studies["gate"], apart), (studies["validation"], calibrated), subject, job.progress)
+    if "signals" not in manifest:
+        manifest["limitations"].append("T1 and fat-suppressed T2 are not looked at.")
     tested = score("test")
-    manifest["metrics"] = {
-        **evaluation.measure(task, tested, manifest),
-        "within_range": evaluation.within_range(looks("test"), gate, manifest),
+    manifest["metrics"] = spine_correction.measure(task, studies["test"], tested, manifest) | {
+        "within_range": evaluation.within_range(looks("test"), gate, manifest)
     }
     manifest["references"] = [_reference(studies["test"], tested)]
     return job.write(
         manifest,
         {"detector": learned.net, "novelty": gate},
         learned.curves,
-        measured=evaluation.metric_lines(manifest["metrics"]),
+        measured=spine_correction.metric_lines(manifest["metrics"]),
         seconds=time.monotonic() - start,
     )
 
 
-def _fit_answers(scored: Sequence[list[Image]], subject: Subject) -> dict[str, Any]:
-    """What the scores of boxes and of studies mean, and from which on they count; from the validation studies."""
-    images = [image for study in scored for image in study]
-    classes = detection_thresholds.calibrate(images, subject.classes)
-    studies = [evaluation.calibrated(study, classes) for study in scored]
+def _correction(
+    unseen: Scored, validation: Scored, subject: Subject, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """The part `signals` of the manifest, from studies from which the detector did not learn; both calibrated."""
+    try:
+        signals = spine_correction.fit(*unseen)
+    except UnusableData as error:  # many data sets have T2 alone, and the detector serves without
+        progress(f"lesions will not be compared with T1 and STIR: {error}")
+        return {}
+    corrected = [spine_correction.correct(signals, *pair) for pair in zip(*validation, strict=True)]
+    return {"signals": signals | _decide(corrected, subject)}
+
+
+def _decide(studies: Sequence[Sequence[Image]], subject: Subject) -> dict[str, Any]:
+    """What the surest box of a study means, and from which on studies and boxes count; from calibrated images."""
     highest, truth = evaluation.cases(studies, subject.target)
     case, case_points, zone = detection_thresholds.calibrate_cases(highest, truth)
-    points = detection_thresholds.points([image for study in studies for image in study], subject.classes)
+    images = [image for study in studies for image in study]
     return {
         "calibration": {
-            "classes": classes,
             "case": case,
             "indeterminate": zone,
             "fitted_on": f"{len(images)} slices of {len(studies)} validation studies",
-            "dtype": "float32",
         },
-        "operating_points": [asdict(point) for point in points],
+        "operating_points": [asdict(point) for point in detection_thresholds.points(images, subject.classes)],
         "case_points": [asdict(point) for point in case_points],
     }
 
@@ -126,7 +145,7 @@ def _reference(studies: list[Study], scored: list[list[Image]]) -> dict[str, Any
 
 def _manifest(
     task: str, images: ImageSettings, learned: Learned, headers: Mapping[str, Any], *, synthetic: bool
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     subject = SUBJECTS[task]
     return {
         "id": task,
@@ -146,7 +165,7 @@ def _manifest(
         "uncertainty": "calibrated probability of each box",
         "limitations": [
             *([PHANTOMS_ONLY] if synthetic else []),
-            "Every slice is looked at by itself, and only T2: T1, fat suppression and axial images are not used.",
+            "Every slice is looked at by itself; axial images are not used.",
             "Knows its classes only: tumours, infections, fractures and implants are none of them.",
         ],
     }
