@@ -94,6 +94,7 @@ class _Pages:
     def overview(self, request: Request) -> Response:
         rows = report.overview_rows(self._ledger)
         context = {"columns": report.OVERVIEW, "studies": rows, "node": self._config.receive}
+        context |= {"undelivered": report.undelivered_rows(self._ledger), "undelivered_columns": report.UNDELIVERED}
         return self._templates.TemplateResponse(request, "overview.html", context)
 
     def study(self, request: Request) -> Response:
