@@ -6,16 +6,26 @@ import fnmatch
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from dicomnode import ledger
-from dicomnode.config import Config, Receive
+from dicomnode.claims import Claims
+from dicomnode.config import Config, Destination, Receive
 from dicomnode.errors import Refused
 from dicomnode.header import read_instance
 from dicomnode.ledger import Ledger
-from dicomnode.network.association import UNKNOWN_CALLED, UNKNOWN_CALLING, Peer, Rejected, StoreRequest
-from dicomnode.network.listen import Listener
+from dicomnode.network.association import (
+    UNKNOWN_CALLED,
+    UNKNOWN_CALLING,
+    Acceptor,
+    Peer,
+    Rejected,
+    StoreRequest,
+)
+from dicomnode.network.commitment import read, reporting
+from dicomnode.network.listen import Listener, storage_contexts
 from dicomnode.peers import listener_tls
 from dicomnode.spool import Part, Spool, digest_of
 from dicomnode.study import Instance
@@ -34,8 +44,14 @@ def run(config: Config, life: Life) -> None:
     spool, store = Spool(config.data_dir / "spool"), ledger.connect(config.ledger_url)
     broken = store.lose_open_associations(_is_whole)
     swept = spool.sweep()
-    receiver = Receiver(config.receive, spool, store)
-    listener = Listener(receiver, host=config.receive.host, port=config.receive.port, tls=listener_tls(config))
+    receiver = Receiver(config.receive, spool, store, config.destination)
+    listener = Listener(
+        receiver,
+        host=config.receive.host,
+        port=config.receive.port,
+        contexts=[*storage_contexts(), reporting()],
+        tls=listener_tls(config),
+    )
     logger.info("listening", extra={"port": listener.port, "swept": swept + broken})
     life.stop.wait()
     listener.stop()
@@ -45,11 +61,12 @@ def _is_whole(instance: Instance) -> bool:
     return instance.path.exists() and digest_of(instance) == instance.sha256
 
 
-class Receiver:
+class Receiver(Acceptor):
     """Decides about peers and instances for the Listener."""
 
-    def __init__(self, config: Receive, spool: Spool, ledger: Ledger) -> None:
+    def __init__(self, config: Receive, spool: Spool, ledger: Ledger, destinations: Sequence[Destination] = ()) -> None:
         self._config, self._spool, self._ledger = config, spool, ledger
+        self._claims, self._destinations = Claims(ledger.engine), destinations
         self._full, self._full_checked = False, 0.0
         self._locks = [threading.Lock() for _ in range(LOCKS)]
 
@@ -74,6 +91,12 @@ class Receiver:
         except (ValueError, TypeError) as error:
             raise Refused(Refused.CANNOT_UNDERSTAND, "SOP Instance UID is not a UID") from error
         return _Arrival(part, self._ledger, peer, request, self._locks[hash(request.sop_uid) % LOCKS])
+
+    def report(self, peer: Peer, data: bytes, transfer_syntax_uid: str) -> None:
+        """Keep an archive's report of storage commitment, for what was sent to a destination of its name."""
+        names = [d.name for d in self._destinations if d.ae_title == peer.calling_ae]
+        self._claims.report(read(data, transfer_syntax_uid), names)
+        logger.info("storage commitment reported", extra={"association": peer.association})
 
     def ended(self, peer: Peer, ending: str) -> None:
         """Tell assembly how the association ended."""
