@@ -134,11 +134,13 @@ def deliver(node: Node, task: Task, destination: Destination) -> bool:
         return True
     results = node.ledger.results(parent_id)
     parcel = pack(results, destination)
+    there = False
     try:
         faults.reach("sending")
         address, calling_ae = destination_address(node.config, destination), node.config.receive.ae_title
         earlier = node.claims.of(task)
         accepted = earlier[-1].sop_uids if earlier else _store(node, task, parcel, address)
+        there = not earlier  # it has just taken something: others need not wait because this one is not proven
         delivery = proof.Delivery(
             task=task, claims=node.claims, address=address, calling_ae=calling_ae,
             results={result.sop_uid: result for result in results},
@@ -146,7 +148,7 @@ def deliver(node: Node, task: Task, destination: Destination) -> bool:
         verdict = proof.prove(destination.proof, delivery, earlier, accepted)
     except (Transient, ConfigError, faults.InjectedFault) as error:
         _try_again(node, task, str(error))
-        return False
+        return there
     except Permanent as error:
         node.ledger.fail(task, str(error))
         logger.error("results refused", extra={"study": task.study_id, "destination": task.name})  # noqa: TRY400 - no fault of ours

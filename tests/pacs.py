@@ -30,6 +30,8 @@ class Pacs:
         self.actions: list[Dataset] = []
         #: Instances that it accepts and forgets.
         self.loses: Callable[[Dataset], bool] = lambda _: False
+        #: Status of its answer to a request for storage commitment.
+        self.action_status = 0x0000
         #: Sends the report on the association of the request.
         self.answers_there = False
         self.statuses: list[int] = []
@@ -56,7 +58,7 @@ class Pacs:
         self.actions.append(event.action_information)
         if self.answers_there:
             threading.Timer(0.1, self._send_report, (event.assoc, self.report_of(event.action_information))).start()
-        return 0x0000, None
+        return self.action_status, None
 
     def report_of(self, action: Dataset) -> Dataset:
         """The truth about what an N-ACTION asks for."""

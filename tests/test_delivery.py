@@ -13,13 +13,14 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 from starlette.testclient import TestClient
 
-from dicomnode import proof, report, roles, schema
+from dicomnode import node, proof, report, roles, schema
 from dicomnode.network.commitment import reporting
 from dicomnode.network.listen import Listener, storage_contexts
 from dicomnode.network.send import Address
 from dicomnode.receive import Receiver
 from dicomnode.roles import build
 from dicomnode.supervise import Life
+from dicomnode.task import Task
 from dicomnode.web.pages import create_app
 from tests.integration.programs import free_port
 from tests.pacs import Pacs, pacs
@@ -56,6 +57,11 @@ class Ward(Hospital):
     def delivery(self):
         [it] = [t for t in self.node.ledger.rows(schema.task, study_uid=self.uid) if t["kind"] == "deliver"]
         return it
+
+    def lease(self) -> Task:
+        held = self.node.ledger.lease("deliver", "s")
+        assert held is not None
+        return held
 
     def hurry(self) -> None:
         """Do not wait for the delay."""
@@ -192,11 +198,11 @@ def test_what_is_not_committed_is_sent_again_and_fails_in_the_end_with_the_archi
     monkeypatch.setattr("dicomnode.node.MAX_LOSSES", 1)
     with pacs() as archive:
         it = ward(archive, "commitment")
-        node = it.listen()
+        listening = it.listen()
         archive.loses = lambda one: one.Modality == "SEG"
         for state in ("ready", "failed"):
             assert it.deliver()
-            assert archive.report(node, archive.report_of(archive.actions[-1])) == FIRST_TRY
+            assert archive.report(listening, archive.report_of(archive.actions[-1])) == FIRST_TRY
             assert it.deliver()
             assert (it.delivery["state"], it.delivery["reason"]) == (state, "SEG not committed: 0112 no such object")
             if state == "ready":
@@ -206,7 +212,7 @@ def test_what_is_not_committed_is_sent_again_and_fails_in_the_end_with_the_archi
         archive.loses = lambda _: False
         it.hurry()
         assert it.deliver()
-        assert archive.report(node, archive.report_of(archive.actions[-1])) == FIRST_TRY
+        assert archive.report(listening, archive.report_of(archive.actions[-1])) == FIRST_TRY
         assert it.deliver()
     assert it.row(it.uid)["state"] == "done"
     assert len({action.TransactionUID for action in archive.actions}) == 3
@@ -238,6 +244,21 @@ def test_a_report_that_never_comes_fails_the_delivery_visibly(ward, monkeypatch)
         assert "no report of storage commitment came" in it.row(it.uid)["reason"]
         late = archive.report_of(archive.actions[0])
         assert archive.report(it.listen(), late) == UNKNOWN, "what was given up is not waited for"
+
+
+def test_a_request_that_is_not_taken_is_tried_again_and_holds_no_other_delivery_up(ward, monkeypatch):
+    with pacs() as archive:
+        archive.action_status = 0x0213
+        it = ward(archive, "commitment")
+        assert node.deliver(it.node, it.lease(), it.node.config.destination[0]), "the archive is there"
+        assert it.delivery["reason"].endswith("answered the storage commitment request with status 0213")
+        it.hurry()
+        assert not node.deliver(it.node, it.lease(), it.node.config.destination[0]), "it may rest"
+        assert (it.delivery["state"], len(archive.stored)) == ("ready", 3)
+        it.hurry()
+        monkeypatch.setattr(proof, "GIVE_UP_SECONDS", 0.0)
+        assert it.deliver()
+    assert it.delivery["state"] == "failed"
 
 
 def unknown(report: Dataset) -> str:
@@ -287,11 +308,11 @@ def test_a_report_that_finds_the_database_away_is_answered_so(ward, monkeypatch)
 
     with pacs() as archive:
         it = ward(archive, "commitment")
-        node = it.listen()
+        listening = it.listen()
         monkeypatch.setattr(it.node.ledger.engine, "begin", away)
         report = Dataset()
         report.TransactionUID = "1.2.3"
-        assert archive.report(node, report) == 0x0110
+        assert archive.report(listening, report) == 0x0110
 
 
 def test_what_was_given_up_is_listed_and_put_back_for_one_destination_or_all(ward):
@@ -308,7 +329,7 @@ def test_what_was_given_up_is_listed_and_put_back_for_one_destination_or_all(war
     assert it.node.ledger.retry(destination="archive") == 1
     assert it.row(it.uid)["state"] == "delivering"
     assert report.undelivered_rows(it.node.ledger) == []
-    it.node.ledger.fail(it.node.ledger.lease("deliver", "s"), "given up again")
+    it.node.ledger.fail(it.lease(), "given up again")
     assert it.node.ledger.retry() == 1
     assert it.delivery["state"] == "ready"
 
