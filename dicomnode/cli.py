@@ -150,6 +150,8 @@ def status(
         _note(room)
     if study is None and not as_json:
         console.print(report.overview(ledger))
+        if undelivered := report.undelivered(ledger):
+            console.print(undelivered)
         return
     uids = [row["uid"] for row in ledger.rows(schema.study)] if study is None else [_known(ledger, study)]
     documents = [report.stored_document(ledger, uid) for uid in uids]
@@ -170,11 +172,23 @@ def instances(
 
 @app.command()
 def retry(
-    study: Annotated[str, typer.Argument(help="Study Instance UID or short id.")], config: ConfigFile = None
+    study: Annotated[str | None, typer.Argument(help="Study Instance UID or short id.")] = None,
+    destination: Annotated[
+        str | None, typer.Option(help="Deliveries to this one; of every study if none is given.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Everything that failed.")] = False,
+    config: ConfigFile = None,
 ) -> None:
-    """Try again what failed for a study, and what waits for its next try."""
-    ledger = _ledger(configuration.load(config))
-    console.print(f"{ledger.retry(_known(ledger, study))} failed task(s) put back")
+    """Try again what failed, and what waits for its next try: of a study, to a destination, or all."""
+    if everything == (study is not None or destination is not None):
+        raise typer.BadParameter("give a study, --destination or --all")
+    settings = configuration.load(config)
+    names = [peer.name for peer in settings.destination]
+    if destination is not None and destination not in names:
+        raise NodeError(f"no destination {destination!r}", hint=f"configured: {', '.join(names) or 'none'}")
+    ledger = _ledger(settings)
+    uid = None if study is None else _known(ledger, study)
+    console.print(f"{ledger.retry(uid, destination)} failed task(s) put back")
 
 
 @app.command()

@@ -62,6 +62,10 @@ ResultKind = Literal["seg", "labelmap", "pmap", "sr", "csr", "sc", "gsps", "pdf"
 USUAL_RESULTS: tuple[ResultKind, ...] = ("seg", "sr", "sc")
 
 
+#: How a destination shows that it holds what it accepted.
+Proof = Literal["commitment", "find", "none"]
+
+
 class Destination(_Table):
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     ae_title: AETitle
@@ -71,6 +75,7 @@ class Destination(_Table):
     deidentify: bool = False
     results: tuple[ResultKind, ...] = USUAL_RESULTS
     max_frames: Annotated[int, Field(ge=1)] | None = None
+    proof: Proof | None = None
 
 
 class Retention(_Table):

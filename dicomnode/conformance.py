@@ -7,10 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from pydicom import uid
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
+from pynetdicom.sop_class import (
+    StorageCommitmentPushModel,
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
 
-from dicomnode.config import Audit, Config, Destination, ResultKind
-from dicomnode.network import association, find, listen, send, wire
+from dicomnode import proof
+from dicomnode.config import Audit, Config, Destination, Proof, ResultKind
+from dicomnode.network import association, commitment, find, listen, send, wire
 from dicomnode.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
 
@@ -42,6 +47,29 @@ OBJECTS: dict[ResultKind, Made] = {
 }  # fmt: skip
 
 
+_SYNTAXES = "Explicit VR Little Endian, Implicit VR Little Endian"
+_PROVEN_WITHIN = f"{proof.GIVE_UP_SECONDS / 3600:g} h"
+_QUERY = (
+    f"Query for the objects that were stored: {uid.UID(StudyRootQueryRetrieveInformationModelFind).name} "
+    f"`{StudyRootQueryRetrieveInformationModelFind}`, level IMAGE, keys Study and Series Instance UID, return key SOP "
+    f"Instance UID; repeated with growing delays for at most {_PROVEN_WITHIN} while an object is missing."
+)
+_COMMITMENT = (
+    f"Storage commitment of every object: {uid.UID(StorageCommitmentPushModel).name} "
+    f"`{StorageCommitmentPushModel}`, {_SYNTAXES}, N-ACTION of type 1. The N-EVENT-REPORT is awaited for "
+    f"{commitment.REPORT_SECONDS:g} s on the same association, then on any that this AE title opens to the node. "
+    f"Without a report the request is repeated every {proof.ASK_AGAIN_SECONDS / 3600:g} h with a new Transaction UID, "
+    f"for at most {_PROVEN_WITHIN}; a report to any of these counts. After a report with a Failed SOP Sequence all "
+    "objects are sent again."
+)
+_PROOFS: dict[Proof | None, str] = {
+    "commitment": _COMMITMENT,
+    "find": _QUERY,
+    "none": "A status of success or warning is taken for delivery: neither storage commitment nor a query follows.",
+    None: f"{_QUERY} Where the query cannot be made, a status of success or warning is taken for delivery.",
+}
+
+
 def statement(config: Config) -> str:
     """Return the whole statement; the same configuration and version give the same text."""
     sections = (_overview, _provided, _used, _networking, _media, _objects, _character_sets, _security)
@@ -58,7 +86,8 @@ def _overview(config: Config) -> Iterator[str]:
     yield ""
     yield (
         "The node receives images by C-STORE, decides when a study is complete, analyses it, and sends result objects "
-        "by C-STORE. It may ask a sender by C-FIND how many instances a study has. Research use only."
+        "by C-STORE. It may ask a sender by C-FIND how many instances a study has, and asks destinations by storage "
+        "commitment or C-FIND whether they hold the results. Research use only."
     )
 
 
@@ -76,7 +105,8 @@ def _provided(config: Config) -> Iterator[str]:
     yield (
         "Storage is level 2 (full): data sets are kept byte for byte as received, in the transfer syntax received, and "
         "success is answered after they are on the disk. Extended negotiation, C-FIND, C-MOVE, C-GET, storage "
-        "commitment and MPPS are not supported as SCP. Statuses and rejections: docs/operations.md."
+        "commitment and MPPS are not supported as SCP; as SCU of storage commitment the node takes N-EVENT-REPORT from "
+        "its destinations on this port, with SCP/SCU role selection. Statuses and rejections: docs/operations.md."
     )
     yield ""
     names = sorted(_name(str(context.abstract_syntax)) for context in listen.storage_contexts()[1:])
@@ -91,7 +121,10 @@ def _used(config: Config) -> Iterator[str]:
     yield "## Services used (SCU)"
     yield ""
     if not config.destination:
-        yield "No destination is configured: results stay in the data directory."
+        yield "No destination is configured: results stay in the data directory. One that is gets them by C-STORE, and:"
+        yield ""
+        yield f'- with `proof = "commitment"`: {_COMMITMENT}'
+        yield f'- with `proof = "find"`: {_QUERY}'
     for destination in config.destination:
         yield from _destination(destination)
     askable = [sender for sender in config.sender if sender.host and sender.port]
@@ -117,7 +150,7 @@ def _destination(destination: Destination) -> Iterator[str]:
             (
                 OBJECTS[kind].name + (", if the former is not accepted" if _only_instead(kind, destination) else ""),
                 f"`{OBJECTS[kind].sop_class}`",
-                "Explicit VR Little Endian, Implicit VR Little Endian",
+                _SYNTAXES,
             )
             for kind in kinds
         ],
@@ -125,6 +158,8 @@ def _destination(destination: Destination) -> Iterator[str]:
     if destination.max_frames is not None:
         yield ""
         yield f"Objects with more than {destination.max_frames} frames are not sent."
+    yield ""
+    yield _PROOFS[destination.proof]
 
 
 def _only_instead(kind: ResultKind, destination: Destination) -> bool:

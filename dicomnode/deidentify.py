@@ -81,9 +81,13 @@ def strip(parcel: Parcel, folder: Path, key: bytes) -> Parcel:
 
 
 def _strip_result(result: StoredResult, folder: Path, key: bytes) -> StoredResult:
+    return replace(rename(result, key), path=_copy(result.path, folder, key))
+
+
+def rename(result: StoredResult, key: bytes) -> StoredResult:
+    """A result under the UIDs that its copy without identity has."""
     return replace(
         result,
-        path=_copy(result.path, folder, key),
         sop_uid=new_uid(result.sop_uid, key),
         series_uid=new_uid(result.series_uid, key),
         study_uid=new_uid(result.study_uid, key),

@@ -36,11 +36,14 @@ class Transient(NodeError):
 
 
 class Refused(NodeError):
-    """An instance that is not taken: `status` goes to the sender in the C-STORE response (PS3.4 B.2.3)."""
+    """What is not taken: `status` goes to the sender in the response (PS3.4 B.2.3; PS3.7 10.1.1.1.8 for a report)."""
 
     OUT_OF_RESOURCES = 0xA700  # ours: disk, database, shutting down; senders try again
     MISMATCH = 0xA900  # the data set contradicts the request or what is already stored
     CANNOT_UNDERSTAND = 0xC000  # the object itself is damaged
+    PROCESSING_FAILURE = 0x0110  # of a report: ours; archives may send it again
+    INVALID_ARGUMENT = 0x0115  # of a report: damaged, or about a transaction that this archive was not asked about
+    UNSUPPORTED_OPERATION = 0x0211
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

@@ -290,16 +290,20 @@ class Ledger:
                 db.execute(sa.update(task).where(task.c.id == row).values(**changes))
                 note_attempt(db, row, "later" if died else "interrupted", died or "the node stopped")
 
-    def retry(self, study_uid: str) -> int:
-        """Put every failed task of a study back; returns how many there were."""
+    def retry(self, study_uid: str | None = None, destination: str | None = None) -> int:
+        """Put failed tasks back, all or those of a study or a destination; returns how many there were."""
+        mine = [task.c.current == 1]
+        mine += [task.c.study_uid == study_uid] if study_uid else []
+        mine += [task.c.kind == "deliver", task.c.name == destination] if destination else []
+        now = time.time()
         with self._begin() as db:
-            failed = (task.c.study_uid == study_uid, task.c.state == "failed", task.c.current == 1)
-            count = len(db.execute(sa.select(task.c.id).where(*failed)).all())
-            waiting = (task.c.study_uid == study_uid, task.c.state == "ready")
-            db.execute(sa.update(task).where(*waiting).values(next_at=time.time()))
-            db.execute(sa.update(task).where(*failed).values(state="ready", attempts=0, next_at=time.time(), reason=""))
-            settle(db, study_uid)
-            return count
+            failed = (*mine, task.c.state == "failed")
+            studies = db.execute(sa.select(task.c.study_uid).where(*failed)).scalars().all()
+            db.execute(sa.update(task).where(*mine, task.c.state == "ready").values(next_at=now))
+            db.execute(sa.update(task).where(*failed).values(state="ready", attempts=0, next_at=now, reason=""))
+            for uid in set(studies):
+                settle(db, uid)
+            return len(studies)
 
     # -- reading --------------------------------------------------------------------------------------------
 

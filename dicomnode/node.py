@@ -7,7 +7,7 @@
                                         |  infer: read, analyse, write the result objects
                                         v
                                      task "deliver", one for each destination
-                                        |  deliver: C-STORE
+                                        |  deliver: C-STORE, then proof that it is held
                                         v
                                       PACS
 
@@ -23,22 +23,23 @@ import hashlib
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dicomnode import answer, assembly, faults, ledger_retention, selection
+from dicomnode import answer, assembly, faults, ledger_retention, proof, selection
 from dicomnode.answer import Answer, Job, Origin
 from dicomnode.audit import Trail
+from dicomnode.claims import Claims
 from dicomnode.config import Config, Destination
-from dicomnode.deidentify import key_of, strip
+from dicomnode.deidentify import key_of, rename, strip
 from dicomnode.errors import ConfigError, Permanent, Transient
 from dicomnode.ledger import Ledger
 from dicomnode.network.find import count_instances, query
-from dicomnode.network.send import Outcome, send
+from dicomnode.network.send import Address, send
 from dicomnode.parcel import Parcel, pack
 from dicomnode.peers import destination_address, sender_address
 from dicomnode.selection import Choice
@@ -51,7 +52,8 @@ from sr import results as sr
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 2  # of an analysis, before the study fails
-RETRY_SECONDS = (2.0, 300.0)  # first and longest delay before a delivery is tried again
+MAX_LOSSES = 5  # tries of a delivery, before one that the destination took and does not hold fails
+RETRY_SECONDS = (2.0, 30.0)  # first and longest delay before a delivery, or a destination, is tried again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,7 @@ class Node:
     config: Config
     spool: Spool
     ledger: Ledger
+    claims: Claims
     rules: selection.Rules
     #: What every result of this installation says about where it comes from.
     origin: Origin
@@ -130,43 +133,87 @@ def infer(node: Node, task: Task) -> None:
     )
 
 
-def deliver(node: Node, task: Task, destination: Destination) -> None:
-    """Send one analysis's results to one destination; sending twice is harmless."""
+def deliver(node: Node, task: Task, destination: Destination) -> bool:
+    """Send one analysis's results to one destination and have it prove that it holds them; doing so twice is harmless.
+
+    False if the destination is not there, or busy: then it should be left alone for a moment.
+    """
     parent_id, current = node.ledger.parent(task)
     if not current:
-        node.ledger.finish_delivery(task, "superseded by a newer answer before it was sent")
-        return
-    parcel = pack(node.ledger.results(parent_id), destination)
+        node.ledger.finish_delivery(task, "superseded by a newer answer before it was delivered")
+        return True
+    results = node.ledger.results(parent_id)
+    parcel = pack(results, destination)
+    there = False
     try:
         faults.reach("sending")
-        if not task.attempts:
-            node.trail.begins(destination, parcel.results)
-        outcomes = _send(node, parcel, destination)
+        address, calling_ae = destination_address(node.config, destination), node.config.receive.ae_title
+        earlier = node.claims.of(task)
+        accepted = earlier[-1].sop_uids if earlier else _store(node, task, parcel, destination, address)
+        there = not earlier  # it has just taken something: others need not wait because this one is not proven
+        delivery = proof.Delivery(
+            task=task, claims=node.claims, address=address, calling_ae=calling_ae,
+            results={result.sop_uid: result for result in _as_sent(node, results, destination)},
+        )  # fmt: skip
+        verdict = proof.prove(destination.proof, delivery, earlier, accepted)
     except (Transient, ConfigError, faults.InjectedFault) as error:
+        _try_again(node, task, str(error))
+        return there
+    except Permanent as error:
+        node.ledger.fail(task, str(error))
+        logger.error("results refused", extra={"study": task.study_id, "destination": task.name})  # noqa: TRY400 - no fault of ours
+        return True
+    _conclude(node, task, parcel, verdict)
+    return True
+
+
+def _store(node: Node, task: Task, parcel: Parcel, destination: Destination, address: Address) -> list[str]:
+    """Send a parcel, or its copies without the patient; returns the SOP Instance UIDs that were accepted.
+
+    Raises if one object is refused.
+    """
+    if not task.attempts:
+        node.trail.begins(destination, parcel.results)
+    try:
+        with TemporaryDirectory(prefix="dicomnode-") as folder:
+            sent = strip(parcel, Path(folder), key_of(node.config.data_dir)) if destination.deidentify else parcel
+            paths = [result.path for result in sent.results]
+            outcomes = send(paths, address, calling_ae=node.config.receive.ae_title, instead=sent.instead)
+    except Transient as error:
         if not task.attempts:
             node.trail.not_sent(destination, parcel.results, str(error))
-        _try_again(node, task, str(error))
-        return
+        raise
     node.trail.sent(destination, parcel.results, outcomes)
     refused = [f"{r.kind}: {o.problem}" for r, o in zip(parcel.results, outcomes, strict=True) if o.problem]
-    if not refused:
-        node.ledger.finish_delivery(task, "; ".join(parcel.withheld))
-        logger.info("results delivered", extra={"study": task.study_id, "destination": task.name})
-    elif any(outcome.transient for outcome in outcomes):
-        _try_again(node, task, "; ".join(refused))
+    if refused:
+        kind = Transient if any(outcome.transient for outcome in outcomes) else Permanent
+        raise kind("; ".join(refused))
+    logger.info("results sent", extra={"study": task.study_id, "destination": task.name})
+    return [outcome.sop_uid for outcome in outcomes]
+
+
+def _conclude(node: Node, task: Task, parcel: Parcel, verdict: proof.Verdict) -> None:
+    about = {"study": task.study_id, "destination": task.name}
+    if isinstance(verdict, proof.Held):
+        node.ledger.finish_delivery(task, "; ".join(filter(None, [*parcel.withheld, verdict.how])))
+        logger.info("results delivered", extra=about)
+    elif isinstance(verdict, proof.Wait):
+        node.claims.wait(task, verdict.why, next_at=verdict.until)
     else:
-        node.ledger.fail(task, "; ".join(refused))
-        logger.error("results refused", extra={"study": task.study_id, "destination": task.name})
+        node.claims.drop(task)
+        if verdict.final or task.attempts >= MAX_LOSSES:
+            node.ledger.fail(task, verdict.why)
+            logger.error("results not held", extra=about)
+        else:
+            _try_again(node, task, verdict.why)
 
 
-def _send(node: Node, parcel: Parcel, destination: Destination) -> list[Outcome]:
-    """Send a parcel, or its copies without the patient; outcomes are in its order."""
-    address = destination_address(node.config, destination)
-    with TemporaryDirectory(prefix="dicomnode-") as folder:
-        if destination.deidentify:
-            parcel = strip(parcel, Path(folder), key_of(node.config.data_dir))
-        paths = [r.path for r in parcel.results]
-        return send(paths, address, calling_ae=node.config.receive.ae_title, instead=parcel.instead)
+def _as_sent(node: Node, results: Sequence[StoredResult], destination: Destination) -> list[StoredResult]:
+    """The results under the UIDs by which a destination knows them."""
+    if not destination.deidentify:
+        return list(results)
+    key = key_of(node.config.data_dir)
+    return [rename(result, key) for result in results]
 
 
 def _save(node: Node, task: Task, result: sr.Result) -> StoredResult:
@@ -203,13 +250,18 @@ def _analyse(node: Node, job: Job, task: Task) -> Answer:
 
 
 def _try_again(node: Node, task: Task, reason: str) -> None:
-    """Put a delivery back with a delay that doubles, spread so that studies do not knock all at once."""
-    first, longest = RETRY_SECONDS
-    delay = min(longest, first * 2 ** min(task.attempts, 20)) * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+    """Put a delivery back for later."""
+    delay = retry_delay(task.attempts)
     node.ledger.try_later(task, reason, next_at=time.time() + delay)
     logger.warning(
         "delivery postponed", extra={"study": task.study_id, "destination": task.name, "seconds": round(delay)}
     )
+
+
+def retry_delay(failures: int) -> float:
+    """A delay that doubles with each failure, spread so that nodes and studies do not knock all at once."""
+    first, longest = RETRY_SECONDS
+    return min(longest, first * 2.0 ** min(failures, 20)) * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
 
 
 def _policy(node: Node, study: Study) -> assembly.Policy:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from dicomnode import disk, ledger, schema
 from dicomnode.audit import Trail, Transfers, subjects
+from dicomnode.claims import Claims
 from dicomnode.config import Config
 from dicomnode.disk import Room
 from dicomnode.errors import Refused
@@ -19,11 +20,13 @@ from dicomnode.network.association import (
     LOCAL_LIMIT,
     UNKNOWN_CALLED,
     UNKNOWN_CALLING,
+    Acceptor,
     Peer,
     Rejected,
     StoreRequest,
 )
-from dicomnode.network.listen import Listener
+from dicomnode.network.commitment import read, reporting
+from dicomnode.network.listen import Listener, storage_contexts
 from dicomnode.peers import listener_tls
 from dicomnode.spool import Part, Spool, digest_of
 from dicomnode.study import Instance
@@ -48,6 +51,7 @@ def run(config: Config, life: Life) -> None:
         host=config.receive.host,
         port=config.receive.port,
         limits=config.limits,
+        contexts=[*storage_contexts(), reporting()],
         tls=listener_tls(config),
         alert=trail.alert,
     )
@@ -73,11 +77,12 @@ def _is_whole(instance: Instance) -> bool:
     return instance.path.exists() and digest_of(instance) == instance.sha256
 
 
-class Receiver:
+class Receiver(Acceptor):
     """Decides about peers and instances for the Listener."""
 
     def __init__(self, config: Config, spool: Spool, ledger: Ledger, trail: Trail) -> None:
         self._config, self._spool, self.ledger = config.receive, spool, ledger
+        self._claims, self._destinations = Claims(ledger.engine), config.destination
         self.transfers = Transfers(trail)
         self._disk = disk.Watch(spool.root, config.limits.free_mb)
         self.locks = [threading.Lock() for _ in range(LOCKS)]
@@ -105,6 +110,12 @@ class Receiver:
         except (ValueError, TypeError) as error:
             raise Refused(Refused.CANNOT_UNDERSTAND, "SOP Instance UID is not a UID") from error
         return _Arrival(self, part, peer, request)
+
+    def report(self, peer: Peer, data: bytes, transfer_syntax_uid: str) -> None:
+        """Keep an archive's report of storage commitment, for what was sent to a destination of its name."""
+        names = [d.name for d in self._destinations if d.ae_title == peer.calling_ae]
+        self._claims.report(read(data, transfer_syntax_uid), names)
+        logger.info("storage commitment reported", extra={"association": peer.association})
 
     def ended(self, peer: Peer, ending: str) -> None:
         """Tell assembly how the association ended."""

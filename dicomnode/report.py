@@ -110,6 +110,29 @@ def overview_rows(ledger: Ledger) -> list[tuple[Any, ...]]:
     ]
 
 
+UNDELIVERED = ("study", "not delivered to", "tries", "reason")
+
+
+def undelivered_rows(ledger: Ledger) -> list[tuple[Any, ...]]:
+    """The deliveries that were given up and wait for a person, in the columns of UNDELIVERED."""
+    failed = ledger.rows(schema.task, kind="deliver", state="failed")
+    if not failed:
+        return []
+    answers = {task["id"] for task in ledger.rows(schema.task, kind="infer", current=1)}
+    numbers = {row["uid"]: row["id"] for row in ledger.rows(schema.study)}
+    return [
+        (numbers[task["study_uid"]], task["name"], task["attempts"] + 1, task["reason"])
+        for task in failed
+        if task["parent_id"] in answers
+    ]
+
+
+def undelivered(ledger: Ledger) -> Table | None:
+    """The deliveries that were given up in a table; None without any."""
+    rows = undelivered_rows(ledger)
+    return _rows(rows, *UNDELIVERED) if rows else None
+
+
 def overview(ledger: Ledger) -> Table:
     """All studies in a table."""
     return _rows(overview_rows(ledger), *OVERVIEW)

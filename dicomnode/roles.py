@@ -13,6 +13,7 @@ from pathlib import Path
 import inference.pipeline
 from dicomnode import answer, housekeeping, ledger, node, retention, selection
 from dicomnode.audit import Trail
+from dicomnode.claims import Claims
 from dicomnode.config import CONFIG_DIR, Config, Destination
 from dicomnode.network.syslog import Forwarder
 from dicomnode.node import Node
@@ -31,10 +32,12 @@ HEARTBEAT_SECONDS = ledger.LEASE_SECONDS / 3
 
 def build(config: Config) -> Node:
     """Put a Node together; the one place that knows where everything comes from."""
+    book = ledger.connect(config.ledger_url)
     return Node(
         config=config,
         spool=Spool(config.data_dir / "spool"),
-        ledger=ledger.connect(config.ledger_url),
+        ledger=book,
+        claims=Claims(book.engine),
         rules=selection.load(CONFIG_DIR / "selection.toml"),
         origin=answer.origin(config),
         trail=Trail(config),
@@ -113,17 +116,20 @@ def send(config: Config, life: Life) -> None:
     this = build(config)
 
     def serve_destination(destination: Destination) -> None:
+        failures = 0  # in a row: a destination that is down is tried with one delivery at a time, and rests between
         while not life.stop.is_set():
             task = this.ledger.lease("deliver", f"{life.owner}/{destination.name}", name=destination.name)
             if task is None:
                 life.stop.wait(POLL_SECONDS)
                 continue
             try:
-                node.deliver(this, task, destination)
+                failures = 0 if node.deliver(this, task, destination) else failures + 1
             except Exception:
                 # One broken delivery must not end the thread that serves the destination.
                 logger.exception("delivery failed", extra={"study": task.study_id, "destination": destination.name})
                 this.ledger.try_later(task, "internal error, see the log", next_at=time.time() + REST_SECONDS)
+            if failures:
+                life.stop.wait(node.retry_delay(failures - 1))
 
     threads = [threading.Thread(target=serve_destination, args=(d,), daemon=True) for d in config.destination]
     for thread in threads:

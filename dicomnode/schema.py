@@ -124,6 +124,16 @@ result = Table(
     Column("position", Integer, nullable=False),  # order of sending: a SEG before the SR that refers to it
 )
 
+claim = Table(  # what a destination accepted and has to prove, named as in the request for storage commitment
+    "claim",
+    metadata,
+    Column("transaction_uid", String(64), primary_key=True),
+    Column("task_id", ForeignKey("task.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("made_at", Float, nullable=False),
+    Column("sop_uids", JSON, nullable=False),
+    Column("lacking", JSON(none_as_null=True)),  # why, by SOP Instance UID; null until the destination has reported
+)
+
 history = Table(
     "history",
     metadata,

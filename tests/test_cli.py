@@ -48,6 +48,8 @@ def test_every_command_explains_itself(command):
         ["process", "x"],
         ["echo", "no-address"],
         ["status", "-x"],
+        ["retry"],
+        ["retry", "1", "--all"],
         ["train", "knee", "--out", "out"],
         ["train", "cervical-ct-fracture", "--out", "out", "--device", "tpu"],
         ["evaluate", "knee", "--cache", "cases"],
@@ -68,6 +70,7 @@ def test_wrong_usage_ends_with_2(arguments):
         (["echo", "A@127.0.0.1:1"], "A@127.0.0.1:1 does not answer"),
         (["status", "--config", "/no/such.toml"], "/no/such.toml: No such file"),
         (["status"], "no node has run on"),
+        (["retry", "--destination", "pacs"], "no destination 'pacs' (configured: none)"),
         (["serve", "--config", "/no/such.toml"], "/no/such.toml: No such file"),
         (["train", "cervical-ct-fracture", "--out", "out", "--data", "nonsense"], "'nonsense': write NAME:PLACE"),
         (
@@ -169,6 +172,7 @@ def test_a_running_node_can_be_asked_and_told(tmp_path):
         assert len(node.run("instances").stdout.split()) == 3
         assert len(node.digests()) == 3
         assert "0 failed task(s)" in node.run("retry", "1").stdout
+        assert "0 failed task(s)" in node.run("retry", "--all").stdout
         second = run("serve", "--config", node.config)
         assert second.returncode == 1
         assert "is in use by another node" in second.stderr

@@ -47,6 +47,18 @@ def test_a_destination_lists_what_it_asked_for_and_what_it_gets_instead():
     assert "more than 400 frames" in section
 
 
+@pytest.mark.parametrize(
+    ("proof", "told"),
+    [
+        ("commitment", "Storage Commitment Push Model SOP Class `1.2.840.10008.1.20.1`"),
+        ("find", "level IMAGE"),
+        ("none", "neither storage commitment nor a query"),
+    ],
+)
+def test_a_destination_says_how_it_proves_what_it_holds(proof, told):
+    assert told in statement(Config(destination=[PACS | {"proof": proof}]))
+
+
 def test_a_sender_that_can_be_asked_is_listed():
     text = statement(Config(sender=[{"ae_title": "CT1", "host": "10.0.0.7", "port": 104}, {"ae_title": "CT2"}]))
     assert "Query to `CT1` at 10.0.0.7:104" in text

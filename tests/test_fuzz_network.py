@@ -19,7 +19,8 @@ from pydicom.filereader import read_dataset
 from pydicom.uid import CTImageStorage
 
 from dicomnode import ledger
-from dicomnode.config import Config, Receive
+from dicomnode.audit import Trail
+from dicomnode.config import Config, Limits, Receive
 from dicomnode.network.association import Connection, Peer, Rejected
 from dicomnode.network.command import decode, encode_response
 from dicomnode.network.listen import storage_contexts
@@ -44,7 +45,7 @@ class Node:
     def __init__(self, folder: Path) -> None:
         config = Config(data_dir=folder, receive=Receive(host="127.0.0.1"))
         self.spool, self.ledger = Spool(folder / "spool"), ledger.connect(config.ledger_url)
-        self.receiver = Receiver(config.receive, self.spool, self.ledger)
+        self.receiver = Receiver(config, self.spool, self.ledger, Trail(config))
         self.open = 0
 
     def admit(self, peer: Peer) -> None:
@@ -65,7 +66,7 @@ class Node:
             ours, _ = server.accept()
         sending = threading.Thread(target=speak, args=(theirs, stream))
         sending.start()
-        connection = Connection(ours, address="127.0.0.1", name="fuzz")
+        connection = Connection(ours, address="127.0.0.1", name="fuzz", limits=Limits())
         begun = time.process_time()
         with contextlib.suppress(PeerError, PeerGone, Rejected):
             connection.serve(self, storage_contexts())

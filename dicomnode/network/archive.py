@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pydicom.uid import UID
 
-from dicomnode.network.association import UNKNOWN_CALLED, Peer, Rejected, StoreRequest
+from dicomnode.network.association import UNKNOWN_CALLED, Acceptor, Peer, Rejected, StoreRequest
 from dicomnode.spool import Part, Spool
 
 
-class Archive:
+class Archive(Acceptor):
     """Accepts every instance and keeps the newest copy of each, grouped by association."""
 
     def __init__(self, folder: Path, ae_title: str) -> None:

@@ -1,4 +1,4 @@
-"""The acceptor's side of one association: upper layer protocol, C-STORE and C-ECHO over a blocking socket.
+"""The acceptor's side of one association: upper layer protocol and requests over a blocking socket.
 
 pynetdicom encodes, decodes and negotiates; the bytes of a data set go straight from the socket to their sink.
 pynetdicom's own acceptor moves every PDU through two polling threads and several queues without a bound on
@@ -23,6 +23,7 @@ from pynetdicom.pdu_primitives import (
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
 )
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 from pynetdicom.sop_class import Verification
@@ -32,6 +33,7 @@ from dicomnode.errors import Refused
 from dicomnode.network.command import (
     C_ECHO_REQUEST,
     C_STORE_REQUEST,
+    N_EVENT_REPORT_REQUEST,
     SUCCESS,
     UNSUPPORTED_OPERATION,
     Command,
@@ -56,6 +58,7 @@ from dicomnode.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 REQUEST_SECONDS = 10.0  # for the association request after the connection (the ARTIM timer of PS3.8)
 MAX_REQUEST_BYTES = 1 << 20  # of the association request
 MAX_COMMAND_BYTES = 64 << 10
+MAX_REPORT_BYTES = 4 << 20  # names some 20,000 instances
 
 _REJECT_PERMANENT, _REJECT_TRANSIENT = 1, 2
 
@@ -115,6 +118,10 @@ class Acceptor(Protocol):
 
     def ended(self, peer: Peer, ending: str) -> None:
         """An admitted association ended: "released", "aborted" or "lost"."""
+
+    def report(self, peer: Peer, data: bytes, transfer_syntax_uid: str) -> None:
+        """Keep what an N-EVENT-REPORT says; raises Refused with the status for the sender."""
+        raise Refused(Refused.UNSUPPORTED_OPERATION, "no reports are expected here")
 
 
 class _Rest(NamedTuple):
@@ -199,8 +206,14 @@ class Connection:
     def _accept(self, request: A_ASSOCIATE, contexts: Sequence[PresentationContext]) -> dict[int, PresentationContext]:
         """Send the answer; returns the accepted presentation contexts by their number."""
         try:
-            results, _ = negotiate_as_acceptor(request.presentation_context_definition_list, list(contexts))
-            answer = _acceptance(request, results)
+            # An archive that reports on an association of its own says that it is the provider there.
+            proposed = [i for i in request.user_information if isinstance(i, SCP_SCU_RoleSelectionNegotiation)]
+            results, roles = negotiate_as_acceptor(
+                request.presentation_context_definition_list,
+                list(contexts),
+                {item.sop_class_uid: (item.scu_role, item.scp_role) for item in proposed},
+            )
+            answer = _acceptance(request, results, roles)
         except Exception as error:  # noqa: BLE001 - a request that lacks what the standard demands shows only here
             raise PeerError(f"association request cannot be answered: {type(error).__name__}") from error
         self._wire.send(answer)
@@ -247,11 +260,31 @@ class Connection:
         elif command.kind == C_STORE_REQUEST:
             status, comment = self._store(acceptor, peer, context, command, rest)
             self._respond(context, command, status, comment)
+        elif command.kind == N_EVENT_REPORT_REQUEST:
+            status, comment = self._report(acceptor, peer, context, self._collect(command, rest))
+            self._respond(context, command, status, comment)
         else:
             if command.has_dataset:
                 for _ in self._fragments(rest):
                     pass
             self._respond(context, command, UNSUPPORTED_OPERATION)
+
+    def _report(self, acceptor: Acceptor, peer: Peer, context: PresentationContext, data: bytes) -> tuple[int, str]:
+        """Hand a report on; returns status and comment for the sender."""
+        try:
+            acceptor.report(peer, data, str(context.transfer_syntax[0]))
+        except Refused as refusal:
+            return refusal.status, str(refusal)
+        return SUCCESS, ""
+
+    def _collect(self, command: Command, rest: _Rest) -> bytes:
+        """A small data set as a whole."""
+        data = bytearray()
+        for fragment in self._fragments(rest) if command.has_dataset else ():
+            data += fragment
+            if len(data) > MAX_REPORT_BYTES:
+                raise PeerError(f"report is longer than {MAX_REPORT_BYTES} bytes")
+        return bytes(data)
 
     def _store(
         self, acceptor: Acceptor, peer: Peer, context: PresentationContext, command: Command, rest: _Rest
@@ -324,7 +357,9 @@ def _store_request(command: Command, context: PresentationContext) -> StoreReque
     )
 
 
-def _acceptance(request: A_ASSOCIATE, results: list[PresentationContext]) -> bytes:
+def _acceptance(
+    request: A_ASSOCIATE, results: list[PresentationContext], roles: list[SCP_SCU_RoleSelectionNegotiation]
+) -> bytes:
     """Encode the answer to an association request."""
     maximum = MaximumLengthNotification()
     maximum.maximum_length_received = MAX_PDU_BYTES
@@ -337,7 +372,7 @@ def _acceptance(request: A_ASSOCIATE, results: list[PresentationContext]) -> byt
     answer.calling_ae_title, answer.called_ae_title = request.calling_ae_title, request.called_ae_title
     answer.result, answer.result_source = 0x00, 0x01
     answer.presentation_context_definition_results_list = results
-    answer.user_information = [maximum, implementation, version]
+    answer.user_information = [maximum, implementation, version, *roles]
     pdu = A_ASSOCIATE_AC()
     pdu.from_primitive(answer)
     return bytes(pdu.encode())

@@ -1,8 +1,8 @@
-"""Ask the sender of a study how many instances it has, by C-FIND (PS3.4 C.6.2)."""
+"""Ask another node what it has, by C-FIND (PS3.4 C.6.2): the count of a sender, the instances of an archive."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from pydicom import Dataset
 from pynetdicom import build_context
@@ -14,6 +14,7 @@ from dicomnode.network.send import Address, connect
 
 REPLY_SECONDS = 10  # for each answer: other studies wait meanwhile
 _PENDING = (0xFF00, 0xFF01)
+_MODEL = StudyRootQueryRetrieveInformationModelFind
 
 
 def count_instances(address: Address, study_uid: str, *, calling_ae: str, without: Collection[str] = ()) -> int | None:
@@ -22,41 +23,62 @@ def count_instances(address: Address, study_uid: str, *, calling_ae: str, withou
     None if it does not know the study, or does not count the instances of every series. Raises Transient if the peer
     cannot be asked.
     """
-    model = StudyRootQueryRetrieveInformationModelFind
-    association = connect(address, [build_context(model)], calling_ae=calling_ae)
+    matches = _find(address, [_count_query(study_uid)], calling_ae=calling_ae)
+    counts = [_count(match) for match in matches if match.get("SeriesInstanceUID") not in without]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known and len(known) == len(counts) else None
+
+
+def instances_held(address: Address, study_uid: str, series_uids: Iterable[str], *, calling_ae: str) -> set[str]:
+    """SOP Instance UIDs that the peer lists in these series of a study.
+
+    Raises Transient if the peer cannot be asked.
+    """
+    queries = [
+        _query("IMAGE", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid, SOPInstanceUID=None)
+        for series_uid in series_uids
+    ]
+    return {str(match.get("SOPInstanceUID")) for match in _find(address, queries, calling_ae=calling_ae)}
+
+
+def query(study_uid: str) -> tuple[str, bytes]:
+    """What is asked for a count, for the audit trail: SOP class, and the identifier in implicit little endian."""
+    return _MODEL, encode(_count_query(study_uid), True, True) or b""
+
+
+def _count_query(study_uid: str) -> Dataset:
+    return _query("SERIES", StudyInstanceUID=study_uid, SeriesInstanceUID=None, NumberOfSeriesRelatedInstances=None)
+
+
+def _query(level: str, **keys: str | None) -> Dataset:
+    query = Dataset()
+    query.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        setattr(query, keyword, value)
+    return query
+
+
+def _find(address: Address, queries: Iterable[Dataset], *, calling_ae: str) -> list[Dataset]:
+    """Every match of the queries, all of them or an error."""
+    association = connect(address, [build_context(_MODEL)], calling_ae=calling_ae)
     association.dimse_timeout = REPLY_SECONDS
-    counts: list[int | None] = []
+    matches = []
     try:
-        for status, identifier in association.send_c_find(_identifier(study_uid), model):
-            if "Status" not in status:
-                association.abort()
-                raise Transient(f"{address} did not answer the C-FIND request")
-            if status.Status in _PENDING and identifier is not None:
-                if identifier.get("SeriesInstanceUID") not in without:
-                    counts.append(_count(identifier))
-            elif status.Status != 0x0000:
-                raise Transient(f"{address} answered the C-FIND request with status {status.Status:04X}")
+        for query in queries:
+            for status, identifier in association.send_c_find(query, _MODEL):
+                if "Status" not in status:
+                    association.abort()
+                    raise Transient(f"{address} did not answer the C-FIND request")
+                if status.Status in _PENDING and identifier is not None:
+                    matches.append(identifier)
+                elif status.Status != 0x0000:
+                    raise Transient(f"{address} answered the C-FIND request with status {status.Status:04X}")
     except RuntimeError as error:  # pynetdicom: the association ended before the request
         raise Transient(f"the association with {address} broke off") from error
     finally:
         if association.is_established:
             association.release()
-    known = [count for count in counts if count is not None]
-    return sum(known) if known and len(known) == len(counts) else None
-
-
-def query(study_uid: str) -> tuple[str, bytes]:
-    """What is asked, for the audit trail: SOP class, and the identifier in implicit little endian."""
-    return StudyRootQueryRetrieveInformationModelFind, encode(_identifier(study_uid), True, True) or b""
-
-
-def _identifier(study_uid: str) -> Dataset:
-    asked = Dataset()
-    asked.QueryRetrieveLevel = "SERIES"
-    asked.StudyInstanceUID = study_uid
-    asked.SeriesInstanceUID = None
-    asked.NumberOfSeriesRelatedInstances = None
-    return asked
+    return matches
 
 
 def _count(identifier: Dataset) -> int | None:

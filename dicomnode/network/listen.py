@@ -160,6 +160,9 @@ class _Limited:
     def store(self, peer: Peer, request: StoreRequest) -> Sink:
         return self._inner.store(peer, request)
 
+    def report(self, peer: Peer, data: bytes, transfer_syntax_uid: str) -> None:
+        self._inner.report(peer, data, transfer_syntax_uid)
+
     def ended(self, peer: Peer, ending: str) -> None:
         self._slots.release()
         self._inner.ended(peer, ending)

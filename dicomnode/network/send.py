@@ -56,6 +56,10 @@ class Outcome:
     unsupported: bool = False
 
 
+class Unsupported(Transient):
+    """The peer is there and offers nothing of what it was asked for."""
+
+
 def connect(address: Address, contexts: Sequence[PresentationContext], *, calling_ae: str) -> Association:
     """Open an association; raises Transient with the reason if the peer cannot be reached or refuses."""
     ae = AE(ae_title=calling_ae)
@@ -84,7 +88,7 @@ def connect(address: Address, contexts: Sequence[PresentationContext], *, callin
             hint=f"does it know the calling AE title {calling_ae!r}, and is {address.ae_title!r} its own?",
         )
     if association.acceptor.primitive is not None:
-        raise Transient(f"{address} accepts none of the SOP classes that were offered")
+        raise Unsupported(f"{address} accepts none of the SOP classes that were offered")
     if address.tls and (why := tls.problem(address.tls, address.host, address.port)):
         raise Transient(f"{address}: no TLS connection: {why}", hint="compare the certificates and authorities of both")
     raise Transient(f"{address} does not answer", hint="check host, port and firewall; try: dicomnode echo")

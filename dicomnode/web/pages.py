@@ -96,6 +96,7 @@ class _Pages:
         rows = report.overview_rows(self._ledger)
         node, problem = self._config.receive, self._room()
         context = {"columns": report.OVERVIEW, "studies": rows, "node": node, "problem": problem}
+        context |= {"undelivered": report.undelivered_rows(self._ledger), "undelivered_columns": report.UNDELIVERED}
         return self._templates.TemplateResponse(request, "overview.html", context)
 
     def study(self, request: Request) -> Response:

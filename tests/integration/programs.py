@@ -229,6 +229,10 @@ class Orthanc:
         with urllib.request.urlopen(f"{self.url}{path}", timeout=10) as answer:
             return bytes(answer.read())
 
+    def delete(self, path: str) -> None:
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}{path}", method="DELETE"), timeout=10):
+            pass
+
     def series(self) -> list[tuple[str, int]]:
         """Modality and number of instances of every series."""
         return sorted((s["MainDicomTags"]["Modality"], len(s["Instances"])) for s in self.get("/series?expand"))
