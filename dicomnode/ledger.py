@@ -105,6 +105,12 @@ class Ledger:
         with self._begin() as db:
             db.execute(sa.delete(instance).where(instance.c.sop_uid == item.sop_uid))
 
+    def has_file(self, path: Path) -> bool:
+        """Whether a file is that of a recorded instance."""
+        with self._read() as db:
+            mine = instance.c.path.endswith(f"/{path.name}", autoescape=True)
+            return db.execute(sa.select(instance.c.id).where(mine)).first() is not None
+
     def end_association(self, association: str, ending: str) -> None:
         """Record how an association ended, and have assembly look at its studies now."""
         with self._begin() as db:

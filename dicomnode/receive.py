@@ -33,7 +33,7 @@ def run(config: Config, life: Life) -> None:
     """Listen until told to stop."""
     spool, store = Spool(config.data_dir / "spool"), ledger.connect(config.ledger_url)
     broken = store.lose_open_associations(_is_whole)
-    swept = spool.sweep()
+    swept = spool.sweep(store.has_file)
     receiver = Receiver(config.receive, spool, store)
     listener = Listener(receiver, host=config.receive.host, port=config.receive.port, tls=listener_tls(config))
     logger.info("listening", extra={"port": listener.port, "swept": swept + broken})
@@ -120,7 +120,9 @@ class _Arrival:
             if stored:
                 self._ledger.forget(item)
             raise
-        if not stored:  # a copy of what is there already
+        if stored:
+            self._part.settle()
+        else:  # a copy of what is there already
             self._part.discard()
 
     def discard(self) -> None:

@@ -87,7 +87,7 @@ def test_a_copy_is_not_acknowledged_before_the_first_one_is_durable(receiver, tm
         first = senders.submit(send_all, [path], receiver)
         assert first_begun.wait(20)
         second = senders.submit(send_all, [path], receiver)
-        soon("both copies", lambda: second.done() or len(receiver.files()) == 2, seconds=5)
+        soon("both copies", lambda: second.done() or len(receiver.kept()) == 2, seconds=5)
         assert not second.done()
         go_on.set()
         problems = [first.result(20)[0], second.result(20)[0]]
@@ -224,10 +224,17 @@ def test_a_start_sweeps_what_was_half_received_and_forgets_what_did_not_reach_th
     with book.engine.begin() as db:
         db.execute(sa.update(schema.transfer).values(ending="open"))
     os.truncate(kept["1.2.3.2"].path, 500)
-    (folder / "spool" / "incoming" / "left.part").write_bytes(b"half")
+    incoming = folder / "spool" / "incoming"
+    (incoming / "left.part").write_bytes(b"half")
+    # As a kill leaves it: one file before its row is written, one after, both still arriving.
+    unrecorded = kept["1.2.3.1"].path.with_name("unrecorded.dcm")
+    unrecorded.write_bytes(b"whole")
+    for path in (unrecorded, kept["1.2.3.1"].path):
+        (incoming / f"{path.stem}.part").hardlink_to(path)
     with Serving(folder, free_port()) as serving:
         assert [instance.sop_uid for instance in book.instances()] == ["1.2.3.1"]
-        assert not list((folder / "spool" / "incoming").iterdir())
+        assert not list(incoming.iterdir())
+        assert not unrecorded.exists()
         assert {t["ending"] for t in book.rows(schema.transfer)} == {"lost"}
         assert [o.problem for o in send([torn], serving.address, calling_ae="TEST")] == [""]
     assert {instance.sop_uid: digest_of(instance) for instance in book.instances()} == {
