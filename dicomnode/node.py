@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dicomnode import answer, assembly, faults, selection
+from dicomnode import answer, assembly, faults, schema, selection
 from dicomnode.answer import Answer, Job, Origin
 from dicomnode.config import Config, Destination
 from dicomnode.errors import ConfigError, Permanent, Transient
@@ -115,6 +115,8 @@ def infer(node: Node, task: Task) -> None:
     ]
     faults.reach("committing")
     node.ledger.finish_analysis(task, document=found.document, results=stored, destinations=deliveries)
+    obsolete = node.ledger.rows(schema.task, study_uid=task.study_uid, state="obsolete")
+    node.spool.drop_results(task.study_uid, {row["id"] for row in obsolete})
     logger.info(
         "study analysed", extra={"study": task.study_id, "pipeline": task.name, "state": found.document["state"]}
     )
@@ -132,6 +134,7 @@ def deliver(node: Node, task: Task, destination: Destination) -> None:
         address = destination_address(node.config, destination)
         paths = [r.path for r in parcel.results]
         outcomes = send(paths, address, calling_ae=node.config.receive.ae_title, instead=parcel.instead)
+        faults.reach("sent")
     except (Transient, ConfigError, faults.InjectedFault) as error:
         _try_again(node, task, str(error))
         return
@@ -147,9 +150,9 @@ def deliver(node: Node, task: Task, destination: Destination) -> None:
 
 
 def _save(node: Node, task: Task, result: sr.Result) -> StoredResult:
-    """Put a result object on the disk; its name follows from its UID, so that doing it again replaces the file."""
+    """Put a result object on the disk; its name follows from task and UID: doing it again replaces the file."""
     uid = str(result.dataset.SOPInstanceUID)
-    name = f"{hashlib.sha256(uid.encode()).hexdigest()[:20]}-{result.kind.lower()}.dcm"
+    name = f"{task.id}-{hashlib.sha256(uid.encode()).hexdigest()[:20]}-{result.kind.lower()}.dcm"
     path = node.spool.results_folder(task.study_uid) / name
     sr.save(result, path)
     return StoredResult(
