@@ -9,7 +9,6 @@ A task is unique on (kind, study, pipeline or destination, digest of its input):
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -20,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import Table
 from sqlalchemy.engine import Connection, Engine, RowMapping
 
-from dicomnode import schema
+from dicomnode import clock, schema
 from dicomnode.errors import Refused
 from dicomnode.schema import analysis, history, instance, result, study, task, transfer
 from dicomnode.settle import close, holding, move, note_attempt, queue, remember, settle
@@ -55,7 +54,7 @@ class Ledger:
         Raises Refused (MISMATCH) if another data set has the same SOP Instance UID, and (OUT_OF_RESOURCES) if
         the database cannot take it now.
         """
-        now = time.time()
+        now = clock.now()
         values = {name: getattr(item, name) for name in _INSTANCE_FIELDS}
         values |= {"path": str(item.path), "association": association, "received_at": now}
         try:
@@ -120,7 +119,7 @@ class Ledger:
             db.execute(
                 sa.update(study)
                 .where(study.c.uid.in_(uids), study.c.state == State.RECEIVING)
-                .values(deadline_at=time.time())
+                .values(deadline_at=clock.now())
             )
 
     def lose_open_associations(self, whole: Callable[[Instance], bool]) -> int:
@@ -188,7 +187,7 @@ class Ledger:
 
         Work that an earlier release did on the very same input stands; other earlier work becomes obsolete.
         """
-        now = time.time()
+        now = clock.now()
         with self._begin() as db:
             row = db.execute(sa.select(study).where(study.c.uid == seen.uid).with_for_update()).mappings().one()
             if row["state"] != State.RECEIVING or row["last_at"] != seen.last_at:
@@ -209,7 +208,7 @@ class Ledger:
 
     def lease(self, kind: str, owner: str, *, name: str | None = None) -> Task | None:
         """Take the oldest task that is due; it is ours until the lease runs out."""
-        now = time.time()
+        now = clock.now()
         ready = sa.or_(task.c.state == "ready", sa.and_(task.c.state == "running", task.c.lease_until < now))
         query = sa.select(task, study.c.id.label("study_id")).join(study, study.c.uid == task.c.study_uid)
         query = query.where(task.c.kind == kind, ready, task.c.next_at <= now)
@@ -230,7 +229,7 @@ class Ledger:
     def extend(self, held: Task) -> None:
         """Heartbeat: keep a lease while the work goes on."""
         with self._begin() as db:
-            db.execute(sa.update(task).where(*holding(held)).values(lease_until=time.time() + LEASE_SECONDS))
+            db.execute(sa.update(task).where(*holding(held)).values(lease_until=clock.now() + LEASE_SECONDS))
 
     def finish_analysis(
         self,
@@ -244,7 +243,7 @@ class Ledger:
 
         If a later release made this work obsolete, the answer is kept for the record and nothing is sent.
         """
-        now = time.time()
+        now = clock.now()
         with self._begin() as db:
             if not close(db, held, "done", ""):
                 return
@@ -302,8 +301,8 @@ class Ledger:
             failed = (task.c.study_uid == study_uid, task.c.state == "failed", task.c.current == 1)
             count = len(db.execute(sa.select(task.c.id).where(*failed)).all())
             waiting = (task.c.study_uid == study_uid, task.c.state == "ready")
-            db.execute(sa.update(task).where(*waiting).values(next_at=time.time()))
-            db.execute(sa.update(task).where(*failed).values(state="ready", attempts=0, next_at=time.time(), reason=""))
+            db.execute(sa.update(task).where(*waiting).values(next_at=clock.now()))
+            db.execute(sa.update(task).where(*failed).values(state="ready", attempts=0, next_at=clock.now(), reason=""))
             settle(db, study_uid)
             return count
 

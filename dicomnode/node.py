@@ -22,13 +22,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dicomnode import answer, assembly, faults, schema, selection
+from dicomnode import answer, assembly, clock, faults, schema, selection
 from dicomnode.answer import Answer, Job, Origin
 from dicomnode.config import Config, Destination
 from dicomnode.errors import ConfigError, Permanent, Transient
@@ -71,7 +70,7 @@ def assemble(node: Node, study_uid: str) -> None:
         node.ledger.drop_empty(study_uid)
         return
     policy = _policy(node, study)
-    decision = assembly.decide(study, time.time(), policy, expected=_ask_sender(node, study))
+    decision = assembly.decide(study, clock.now(), policy, expected=_ask_sender(node, study))
     if isinstance(decision, assembly.Wait):
         node.ledger.wait(study, decision.until, decision.because)
         return
@@ -99,7 +98,7 @@ def infer(node: Node, task: Task) -> None:
         else:
             found = _analyse(node, job, task)
     except Transient as error:
-        node.ledger.try_later(task, str(error), next_at=time.time() + RETRY_SECONDS[0])
+        node.ledger.try_later(task, str(error), next_at=clock.now() + RETRY_SECONDS[0])
         return
     except sr.InvalidResult as error:
         # Not even a report can be made of this study; `status` and the log are what is left.
@@ -186,7 +185,7 @@ def _try_again(node: Node, task: Task, reason: str) -> None:
     """Put a delivery back with a delay that doubles, spread so that studies do not knock all at once."""
     first, longest = RETRY_SECONDS
     delay = min(longest, first * 2 ** min(task.attempts, 20)) * random.uniform(0.75, 1.25)  # noqa: S311 - no secret
-    node.ledger.try_later(task, reason, next_at=time.time() + delay)
+    node.ledger.try_later(task, reason, next_at=clock.now() + delay)
     logger.warning(
         "delivery postponed", extra={"study": task.study_id, "destination": task.name, "seconds": round(delay)}
     )
