@@ -152,6 +152,21 @@ def connect(url: str) -> Engine:
     return engine
 
 
+def check(engine: Engine) -> None:
+    """Read the whole database; raises ConfigError if SQLite finds it damaged."""
+    if engine.dialect.name != "sqlite":
+        return
+    try:
+        with engine.connect().execution_options(reading=True) as db:
+            found = db.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    except sa.exc.DatabaseError as error:
+        found = error.orig
+    if found != "ok":
+        raise ConfigError(
+            f"the ledger is damaged: {found}", hint="restore it from the backup, see docs/operations.md; keep the spool"
+        )
+
+
 def _version(engine: Engine) -> int:
     """The schema version of the database, whose tables are created at first use."""
     metadata.create_all(engine)

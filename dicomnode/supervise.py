@@ -17,7 +17,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import IO
 
-from dicomnode import faults, ledger, logs
+from dicomnode import faults, ledger, logs, schema
 from dicomnode.config import Config
 from dicomnode.errors import ConfigError
 
@@ -58,7 +58,9 @@ def serve(config: Config) -> None:
     if config.web.port:
         _require_free("web", config.web.host, config.web.port)
     faults.announce()
-    ledger.connect(config.ledger_url).release_owner(f"{HOST}/", died=None)
+    book = ledger.connect(config.ledger_url)
+    schema.check(book.engine)
+    book.release_owner(f"{HOST}/", died=None)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
