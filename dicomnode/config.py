@@ -77,6 +77,7 @@ class Inference(_Table):
     device: str = "auto"
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     timeout_seconds: Annotated[float, Field(gt=0)] = 900.0
+    memory_gib: Annotated[float, Field(gt=0)] = 16.0
 
 
 class Config(BaseSettings):
