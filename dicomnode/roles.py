@@ -55,9 +55,9 @@ def coordinate(config: Config, life: Life) -> None:
                 logger.exception("assembly failed")
                 resting[study_uid] = now + REST_SECONDS
 
-    clock = housekeeping.every(POLL_SECONDS, assemble_due)
+    looking = housekeeping.every(POLL_SECONDS, assemble_due)
     life.stop.wait()
-    clock.shutdown()
+    looking.shutdown()
 
 
 def work(config: Config, life: Life) -> None:
