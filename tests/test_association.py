@@ -47,6 +47,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE.keys())
+@pytest.mark.fault(18, "a")
 def test_garbage_ends_the_connection(receiver, data):
     with closing(receiver.connection()) as sock:
         sock.sendall(data)
@@ -70,6 +71,7 @@ MISBEHAVIOUR = {
 
 
 @pytest.mark.parametrize("data", MISBEHAVIOUR.values(), ids=MISBEHAVIOUR.keys())
+@pytest.mark.fault(18, "a")
 def test_a_breach_of_the_protocol_ends_the_association_and_stores_nothing(receiver, data):
     with closing(receiver.associated()) as sock:
         sock.sendall(data)
@@ -78,6 +80,7 @@ def test_a_breach_of_the_protocol_ends_the_association_and_stores_nothing(receiv
     assert not list(receiver.spool.incoming.iterdir())
 
 
+@pytest.mark.fault(18, "a")
 def test_a_data_set_of_absurd_size_ends_the_association(receiver, monkeypatch):
     monkeypatch.setattr(association, "MAX_DATASET_BYTES", 10_000)
     with closing(receiver.associated()) as sock:
@@ -87,6 +90,7 @@ def test_a_data_set_of_absurd_size_ends_the_association(receiver, monkeypatch):
 
 
 @pytest.mark.parametrize("seconds", ["REQUEST_SECONDS", "IDLE_SECONDS"])
+@pytest.mark.fault(11, "a")
 def test_a_silent_peer_is_cut_off(receiver, monkeypatch, seconds):
     monkeypatch.setattr(association, seconds, 0.3)
     with closing(receiver.connection() if seconds == "REQUEST_SECONDS" else receiver.associated()) as sock:
@@ -105,6 +109,7 @@ def test_a_trickle_of_bytes_does_not_hold_a_pdu_open(receiver, monkeypatch):
 
 
 @pytest.mark.parametrize("ending", ["abort", "close"])
+@pytest.mark.fault(19, "a")
 def test_a_peer_that_leaves_inside_a_data_set_leaves_nothing_behind(receiver, ending):
     sock = receiver.associated()
     sock.sendall(pdata(value(store_command())) + pdata(value(bytes(5000), control=0x00)))
@@ -125,6 +130,7 @@ def test_a_peer_that_leaves_inside_a_data_set_leaves_nothing_behind(receiver, en
         ("DICOMNODE", "PACS2", ("PACS", "*@10.9.9.9"), 3),
     ],
 )
+@pytest.mark.fault(20, "a")
 def test_an_unwelcome_peer_is_rejected_with_the_reason(tmp_path, called, calling, allow, reason):
     running = Running(tmp_path / "data", allow=allow)
     with closing(running.connection()) as sock:
@@ -182,6 +188,7 @@ def test_another_image_under_a_known_uid_is_refused_and_the_first_one_stays(rece
     assert receiver.stored() == before
 
 
+@pytest.mark.fault(12, "b")
 def test_a_truncated_data_set_is_refused_wherever_it_is_cut(receiver, tmp_path):
     path = ct_file(tmp_path)
     data = path.read_bytes()[dataset_offset(path) :]
@@ -216,6 +223,7 @@ def test_a_name_that_is_no_uid_is_refused(receiver, tmp_path, sop_uid):
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"])
+@pytest.mark.fault(12, "b")
 def test_a_data_set_without_its_uids_is_refused(receiver, tmp_path, keyword):
     dataset = pydicom.dcmread(ct_file(tmp_path))
     del dataset[keyword]
@@ -232,6 +240,7 @@ def test_a_full_disk_refuses_with_out_of_resources(receiver, tmp_path, monkeypat
     assert outcome.transient
 
 
+@pytest.mark.fault(6, "a")
 def test_a_flush_that_fails_takes_the_instance_back(receiver, tmp_path, monkeypatch):
     def broken(_descriptor):
         raise OSError(5, "Input/output error")
@@ -254,6 +263,7 @@ def test_an_unknown_operation_is_answered_and_the_association_goes_on(receiver):
         assert status_of(sock.recv(1000)) == 0x0000
 
 
+@pytest.mark.fault(17, "a")
 def test_too_many_associations_are_told_to_come_back(receiver, monkeypatch):
     socks = [receiver.associated(Verification) for _ in range(listen.MAX_ASSOCIATIONS)]
     with closing(receiver.connection()) as sock:
@@ -367,6 +377,7 @@ def test_peers_that_leave_before_the_answer_give_their_place_back(tmp_path, monk
     running.listener.stop()
 
 
+@pytest.mark.fault(17, "a")
 def test_a_request_that_stops_half_way_keeps_nobody_else_waiting(receiver, monkeypatch):
     monkeypatch.setattr(association, "REQUEST_SECONDS", 1.0)
     begun = [receiver.connection() for _ in range(20)]
