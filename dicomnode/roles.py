@@ -6,6 +6,7 @@ import faulthandler
 import logging
 import os
 import resource
+import sys
 import threading
 from contextlib import suppress
 from functools import cache, partial
@@ -88,6 +89,9 @@ def work(config: Config, life: Life) -> None:
             finally:
                 faulthandler.cancel_dump_traceback_later()
                 held.clear()
+            if _gpu_is_lost():
+                logger.error("the GPU is lost; this process ends, its successor may find it again")
+                break
     heartbeat.shutdown()
 
 
@@ -98,6 +102,18 @@ def limit_memory(gib: float) -> None:
     """
     size = int(gib * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
+def _gpu_is_lost() -> bool:
+    """Whether CUDA refuses everything since an error, as it does until the process ends."""
+    torch = sys.modules.get("torch")  # there once a model is
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _next(this: Node, kind: str, owner: str, name: str | None = None) -> Task | None:

@@ -128,6 +128,7 @@ def test_a_database_that_is_busy_for_too_long_refuses_with_out_of_resources_and_
     running.listener.stop()
 
 
+@pytest.mark.fault(6, "a")
 def test_a_spool_that_cannot_be_written_refuses_with_out_of_resources_and_heals(receiver, tmp_path, monkeypatch):
     path = ct_file(tmp_path)
 
@@ -143,6 +144,7 @@ def test_a_spool_that_cannot_be_written_refuses_with_out_of_resources_and_heals(
     assert send_all([path], receiver) == [""]
 
 
+@pytest.mark.fault(5, "a")
 def test_a_disk_that_fills_up_is_noticed_within_a_moment_and_so_is_its_healing(receiver, tmp_path, monkeypatch):
     monkeypatch.setattr(receive, "FULL_CHECK_SECONDS", 0.0)
     paths = [ct_file(tmp_path, sop_uid=f"1.2.3.{n}") for n in range(3)]

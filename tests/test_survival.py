@@ -252,6 +252,22 @@ def test_a_gpu_that_fails_costs_the_study_a_failure_report_and_nothing_else(ward
     assert ward.row(other)["state"] == "done"
 
 
+@pytest.mark.fault(9, "d")
+def test_a_worker_whose_gpu_is_lost_ends_because_only_a_new_process_can_have_it_back(ward, tmp_path, monkeypatch):
+    import torch
+
+    def refuse() -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(roles, "build", lambda _: ward.node)
+    monkeypatch.setattr(roles, "limit_memory", lambda _: None)  # it would be ours
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", refuse)
+    ward.assemble(ward.receive(neck(tmp_path)))
+    roles.work(ward.node.config, Life("w"))
+    assert [task["state"] for task in ward.node.ledger.rows(schema.task, kind="infer")] == ["done"]
+
+
 @pytest.mark.fault(24, "d")
 def test_a_model_that_was_changed_on_the_disk_is_not_run_and_the_report_says_why(ward, tmp_path):
     config = shutil.copytree(CONFIG_DIR, tmp_path / "config")
@@ -352,8 +368,8 @@ def test_a_disk_that_is_really_full_answers_out_of_resources_and_heals_by_itself
         receiver.ledger.engine.dispose()
 
 
-@pytest.mark.fault(6, "ae")
-@pytest.mark.fault(5, "c")
+@pytest.mark.fault(6, "e")
+@pytest.mark.fault(5, "ce")
 @pytest.mark.parametrize("how", ["ro", "full"])
 def test_a_disk_that_takes_nothing_holds_the_work_until_it_does(tmp_path, how):
     with small_disk(tmp_path / "disk", "16m") as disk:
