@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import sqlalchemy as sa
 from pydicom.uid import generate_uid
 from sqlalchemy.engine import Engine
 
+from dicomnode import clock
 from dicomnode.errors import Refused
 from dicomnode.network.commitment import Report
 from dicomnode.schema import claim, task
@@ -36,7 +36,7 @@ class Claims:
 
     def make(self, held: Task, sop_uids: Sequence[str]) -> Claim:
         """Note what a destination accepted, under a new transaction UID."""
-        made = Claim(transaction_uid=generate_uid(prefix=None), made_at=time.time(), sop_uids=sop_uids, lacking=None)
+        made = Claim(transaction_uid=generate_uid(prefix=None), made_at=clock.now(), sop_uids=sop_uids, lacking=None)
         with self._engine.begin() as db:
             values = {"transaction_uid": made.transaction_uid, "made_at": made.made_at, "sop_uids": list(sop_uids)}
             db.execute(sa.insert(claim).values(**values, task_id=held.id))
@@ -58,7 +58,7 @@ class Claims:
         """Put a delivery back until its proof is due, which is now if a report has come meanwhile."""
         with self._engine.begin() as db:
             reported = sa.select(claim).where(claim.c.task_id == held.id, claim.c.lacking.is_not(None))
-            due = time.time() if db.execute(reported).first() else next_at
+            due = clock.now() if db.execute(reported).first() else next_at
             changes = {"state": "ready", "next_at": due, "reason": reason, "owner": None}
             if db.execute(sa.update(task).where(*holding(held)).values(**changes)).rowcount:
                 note_attempt(db, held.id, "later", reason)
@@ -79,6 +79,6 @@ class Claims:
                 mine = claim.c.transaction_uid == news.transaction_uid
                 db.execute(sa.update(claim).where(mine).values(lacking=news.lacking(row["sop_uids"])))
                 waiting = (task.c.id == row["task_id"], task.c.state == "ready")
-                db.execute(sa.update(task).where(*waiting).values(next_at=time.time()))
+                db.execute(sa.update(task).where(*waiting).values(next_at=clock.now()))
         except sa.exc.OperationalError as error:
             raise Refused(Refused.PROCESSING_FAILURE, "the database is busy or unavailable") from error

@@ -108,6 +108,7 @@ class Inference(_Table):
     device: str = "auto"
     workers: Annotated[int, Field(ge=1, le=64)] = 1
     timeout_seconds: Seconds = 900.0
+    memory_gib: Annotated[float, Field(gt=0)] = 16.0
 
 
 class Config(BaseSettings):

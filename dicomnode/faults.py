@@ -1,6 +1,6 @@
 """Test-only faults: DICOMNODE_FAULT=point:action[:value] makes the node stumble at a named point.
 
-Points: inference, writing, sending, committing. Actions: sleep (value in seconds, default 30), raise, exit, hang.
+Points: inference, writing, committing, sending, sent. Actions: sleep (value in seconds, default 30), raise, exit, hang.
 Inert unless the variable is set when the process starts.
 """
 
@@ -14,7 +14,7 @@ from dicomnode.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-POINTS = ("inference", "writing", "sending", "committing")
+POINTS = ("inference", "writing", "committing", "sending", "sent")
 ACTIONS = ("sleep", "raise", "exit", "hang")
 _SPEC = os.environ.get("DICOMNODE_FAULT", "")
 

@@ -9,10 +9,8 @@ A task is unique on (kind, study, pipeline or destination, digest of its input):
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import Table
 from sqlalchemy.engine import Connection, Engine, RowMapping
 
-from dicomnode import schema
+from dicomnode import clock, schema
 from dicomnode.errors import Refused
 from dicomnode.schema import analysis, history, instance, result, study, task, tombstone, transfer
 from dicomnode.settle import close, holding, move, note_attempt, queue, remember, settle
@@ -55,8 +53,8 @@ class Ledger:
         Raises Refused (MISMATCH) if another data set has the same SOP Instance UID, and (OUT_OF_RESOURCES) if
         the database cannot take it now.
         """
-        now = time.time()
-        values = {name: getattr(item, name) for name in _INSTANCE_FIELDS}
+        now = clock.now()
+        values = {name: getattr(item, name) for name in schema.INSTANCE_FIELDS}
         values |= {"path": str(item.path), "association": association, "received_at": now}
         try:
             with self._begin() as db:
@@ -105,6 +103,12 @@ class Ledger:
         with self._begin() as db:
             db.execute(sa.delete(instance).where(instance.c.sop_uid == item.sop_uid))
 
+    def has_file(self, path: Path) -> bool:
+        """Whether a file is that of a recorded instance."""
+        with self._read() as db:
+            mine = instance.c.path.endswith(f"/{path.name}", autoescape=True)
+            return db.execute(sa.select(instance.c.id).where(mine)).first() is not None
+
     def end_association(self, association: str, ending: str) -> None:
         """Record how an association ended, and have assembly look at its studies now."""
         with self._begin() as db:
@@ -114,7 +118,7 @@ class Ledger:
             db.execute(
                 sa.update(study)
                 .where(study.c.uid.in_(uids), study.c.state == State.RECEIVING)
-                .values(deadline_at=time.time())
+                .values(deadline_at=clock.now())
             )
 
     def lose_open_associations(self, whole: Callable[[Instance], bool]) -> int:
@@ -129,7 +133,7 @@ class Ledger:
             rows = db.execute(
                 sa.select(instance).where(instance.c.id.in_(last.group_by(instance.c.association)))
             ).mappings()
-            broken = [row["id"] for row in rows.all() if not whole(_instance(row))]
+            broken = [row["id"] for row in rows.all() if not whole(schema.instance_of(row))]
             db.execute(sa.delete(instance).where(instance.c.id.in_(broken)))
             db.execute(sa.update(transfer).where(transfer.c.ending == "open").values(ending="lost"))
             return len(broken)
@@ -154,7 +158,7 @@ class Ledger:
             transfers = db.execute(sa.select(transfer).where(transfer.c.study_uid == uid)).mappings()
             return Study(
                 uid=uid,
-                instances=tuple(_instance(item) for item in instances),
+                instances=tuple(schema.instance_of(item) for item in instances),
                 transfers=tuple(Transfer(calling_ae=t["calling_ae"], ending=t["ending"]) for t in transfers),
                 first_at=row["first_at"],
                 last_at=row["last_at"],
@@ -182,7 +186,7 @@ class Ledger:
 
         Work that an earlier release did on the very same input stands; other earlier work becomes obsolete.
         """
-        now = time.time()
+        now = clock.now()
         with self._begin() as db:
             row = db.execute(sa.select(study).where(study.c.uid == seen.uid).with_for_update()).mappings().one()
             if row["state"] != State.RECEIVING or row["last_at"] != seen.last_at:
@@ -203,7 +207,7 @@ class Ledger:
 
     def lease(self, kind: str, owner: str, *, name: str | None = None) -> Task | None:
         """Take the oldest task that is due; it is ours until the lease runs out."""
-        now = time.time()
+        now = clock.now()
         ready = sa.or_(task.c.state == "ready", sa.and_(task.c.state == "running", task.c.lease_until < now))
         query = sa.select(task, study.c.id.label("study_id")).join(study, study.c.uid == task.c.study_uid)
         query = query.where(task.c.kind == kind, ready, task.c.next_at <= now)
@@ -224,7 +228,7 @@ class Ledger:
     def extend(self, held: Task) -> None:
         """Heartbeat: keep a lease while the work goes on."""
         with self._begin() as db:
-            db.execute(sa.update(task).where(*holding(held)).values(lease_until=time.time() + LEASE_SECONDS))
+            db.execute(sa.update(task).where(*holding(held)).values(lease_until=clock.now() + LEASE_SECONDS))
 
     def finish_analysis(
         self,
@@ -238,13 +242,13 @@ class Ledger:
 
         If a later release made this work obsolete, the answer is kept for the record and nothing is sent.
         """
-        now = time.time()
+        now = clock.now()
         with self._begin() as db:
             if not close(db, held, "done", ""):
                 return
             db.execute(sa.insert(analysis).values(task_id=held.id, study_uid=held.study_uid, document=dict(document)))
             for position, item in enumerate(results):
-                values = {name: getattr(item, name) for name in _RESULT_FIELDS}
+                values = {name: getattr(item, name) for name in schema.RESULT_FIELDS}
                 db.execute(sa.insert(result).values(**values, path=str(item.path), task_id=held.id, position=position))
             current = db.execute(sa.select(task.c.current).where(task.c.id == held.id)).scalar_one()
             for new in destinations if current else ():
@@ -295,7 +299,7 @@ class Ledger:
         mine = [task.c.current == 1]
         mine += [task.c.study_uid == study_uid] if study_uid else []
         mine += [task.c.kind == "deliver", task.c.name == destination] if destination else []
-        now = time.time()
+        now = clock.now()
         with self._begin() as db:
             failed = (*mine, task.c.state == "failed")
             studies = db.execute(sa.select(task.c.study_uid).where(*failed)).scalars().all()
@@ -335,7 +339,7 @@ class Ledger:
             .where(result.c.study_uid == held.study_uid, task.c.current == 0)
         )
         with self._read() as db:
-            return [_stored_result(row) for row in db.execute(query.order_by(result.c.sop_uid)).mappings()]
+            return [schema.stored_result_of(row) for row in db.execute(query.order_by(result.c.sop_uid)).mappings()]
 
     def result_series(self, study_uid: str) -> set[str]:
         """UIDs of all series that this node made for a study."""
@@ -347,7 +351,7 @@ class Ledger:
         """The result objects of one analysis, in the order they are sent."""
         query = sa.select(result).where(result.c.task_id == task_id).order_by(result.c.position)
         with self._read() as db:
-            return [_stored_result(row) for row in db.execute(query).mappings()]
+            return [schema.stored_result_of(row) for row in db.execute(query).mappings()]
 
     def parent(self, delivery: Task) -> tuple[int, bool]:
         """The analysis whose results a delivery sends, and whether they are still the study's answer."""
@@ -370,7 +374,7 @@ class Ledger:
         """Every stored instance."""
         with self._read() as db:
             for row in db.execute(sa.select(instance).order_by(instance.c.id)).mappings().all():
-                yield _instance(row)
+                yield schema.instance_of(row)
 
     @contextmanager
     def _begin(self) -> Iterator[Connection]:
@@ -387,15 +391,3 @@ class Ledger:
 def connect(url: str) -> Ledger:
     """Open the ledger, creating its tables at first use; raises ConfigError if that cannot be done."""
     return Ledger(schema.connect(url))
-
-
-_RESULT_FIELDS = ("sop_uid", "series_uid", "study_uid", "sop_class_uid", "kind")
-_INSTANCE_FIELDS = tuple(field.name for field in fields(Instance) if field.name != "path")
-
-
-def _instance(row: RowMapping) -> Instance:
-    return Instance(**{name: row[name] for name in _INSTANCE_FIELDS}, path=Path(row["path"]))
-
-
-def _stored_result(row: RowMapping) -> StoredResult:
-    return StoredResult(**{name: row[name] for name in _RESULT_FIELDS}, path=Path(row["path"]))

@@ -22,7 +22,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -30,7 +29,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dicomnode import answer, assembly, faults, ledger_retention, proof, selection
+from dicomnode import answer, assembly, clock, faults, ledger_retention, proof, schema, selection
 from dicomnode.answer import Answer, Job, Origin
 from dicomnode.audit import Trail
 from dicomnode.claims import Claims
@@ -80,7 +79,7 @@ def assemble(node: Node, study_uid: str) -> None:
         node.ledger.drop_empty(study_uid)
         return
     policy = _policy(node, study)
-    decision = assembly.decide(study, time.time(), policy, expected=_ask_sender(node, study))
+    decision = assembly.decide(study, clock.now(), policy, expected=_ask_sender(node, study))
     if isinstance(decision, assembly.Wait):
         node.ledger.wait(study, decision.until, decision.because)
         return
@@ -111,7 +110,7 @@ def infer(node: Node, task: Task) -> None:
         else:
             found = _analyse(node, job, task)
     except Transient as error:
-        node.ledger.try_later(task, str(error), next_at=time.time() + RETRY_SECONDS[0])
+        node.ledger.try_later(task, str(error), next_at=clock.now() + RETRY_SECONDS[0])
         return
     except sr.InvalidResult as error:
         # Not even a report can be made of this study; `status` and the log are what is left.
@@ -128,6 +127,8 @@ def infer(node: Node, task: Task) -> None:
     faults.reach("committing")
     node.trail.analysed(job.inputs, found.document["reason"] if found.document["state"] == "failed" else "")
     node.ledger.finish_analysis(task, document=found.document, results=stored, destinations=deliveries)
+    obsolete = node.ledger.rows(schema.task, study_uid=task.study_uid, state="obsolete")
+    node.spool.drop_results(task.study_uid, {row["id"] for row in obsolete})
     logger.info(
         "study analysed", extra={"study": task.study_id, "pipeline": task.name, "state": found.document["state"]}
     )
@@ -150,6 +151,7 @@ def deliver(node: Node, task: Task, destination: Destination) -> bool:
         address, calling_ae = destination_address(node.config, destination), node.config.receive.ae_title
         earlier = node.claims.of(task)
         accepted = earlier[-1].sop_uids if earlier else _store(node, task, parcel, destination, address)
+        faults.reach("sent")
         there = not earlier  # it has just taken something: others need not wait because this one is not proven
         delivery = proof.Delivery(
             task=task, claims=node.claims, address=address, calling_ae=calling_ae,
@@ -217,9 +219,9 @@ def _as_sent(node: Node, results: Sequence[StoredResult], destination: Destinati
 
 
 def _save(node: Node, task: Task, result: sr.Result) -> StoredResult:
-    """Put a result object on the disk; its name follows from its UID, so that doing it again replaces the file."""
+    """Put a result object on the disk; its name follows from task and UID: doing it again replaces the file."""
     uid = str(result.dataset.SOPInstanceUID)
-    name = f"{hashlib.sha256(uid.encode()).hexdigest()[:20]}-{result.kind.lower()}.dcm"
+    name = f"{task.id}-{hashlib.sha256(uid.encode()).hexdigest()[:20]}-{result.kind.lower()}.dcm"
     path = node.spool.results_folder(task.study_uid) / name
     sr.save(result, path)
     return StoredResult(
@@ -252,7 +254,7 @@ def _analyse(node: Node, job: Job, task: Task) -> Answer:
 def _try_again(node: Node, task: Task, reason: str) -> None:
     """Put a delivery back for later."""
     delay = retry_delay(task.attempts)
-    node.ledger.try_later(task, reason, next_at=time.time() + delay)
+    node.ledger.try_later(task, reason, next_at=clock.now() + delay)
     logger.warning(
         "delivery postponed", extra={"study": task.study_id, "destination": task.name, "seconds": round(delay)}
     )

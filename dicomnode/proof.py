@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from dicomnode import clock
 from dicomnode.claims import Claim, Claims
 from dicomnode.config import Proof
 from dicomnode.errors import Transient
@@ -86,7 +86,7 @@ def _read_back(delivery: Delivery, earlier: Sequence[Claim], accepted: Sequence[
     if _too_late(earlier):
         return Lacking(why, final=True)
     first, longest = READ_AGAIN_SECONDS
-    now = time.time()
+    now = clock.now()
     return Wait(now + min(longest, max(first, now - earlier[0].made_at)), why)
 
 
@@ -109,8 +109,8 @@ def _commitment(delivery: Delivery, earlier: Sequence[Claim], accepted: Sequence
         calling_ae=delivery.calling_ae,
         report=lambda report: delivery.claims.report(report, [delivery.task.name]),
     )
-    return Wait(time.time() + ASK_AGAIN_SECONDS, "stored; storage commitment was requested, its report has not come")
+    return Wait(clock.now() + ASK_AGAIN_SECONDS, "stored; storage commitment was requested, its report has not come")
 
 
 def _too_late(claims: Sequence[Claim]) -> bool:
-    return time.time() - claims[0].made_at > GIVE_UP_SECONDS
+    return clock.now() - claims[0].made_at > GIVE_UP_SECONDS

@@ -45,7 +45,7 @@ def run(config: Config, life: Life) -> None:
     trail = Trail(config)
     _audit_lost(trail, store, config.receive.ae_title)
     broken = store.lose_open_associations(_is_whole)
-    swept = spool.sweep()
+    swept = spool.sweep(store.has_file)
     listener = Listener(
         Receiver(config, spool, store, trail),
         host=config.receive.host,
@@ -162,7 +162,9 @@ class _Arrival:
             if stored:
                 ledger.forget(item)
             raise
-        if not stored:  # a copy of what is there already
+        if stored:
+            self._part.settle()
+        else:  # a copy of what is there already
             self._part.discard()
 
     def discard(self) -> None:

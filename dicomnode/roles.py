@@ -5,13 +5,15 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
+import resource
+import sys
 import threading
-import time
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
 import inference.pipeline
-from dicomnode import answer, housekeeping, ledger, node, retention, selection
+from dicomnode import answer, clock, housekeeping, ledger, node, retention, selection
 from dicomnode.audit import Trail
 from dicomnode.claims import Claims
 from dicomnode.config import CONFIG_DIR, Config, Destination
@@ -51,7 +53,7 @@ def coordinate(config: Config, life: Life) -> None:
     resting: dict[str, float] = {}
 
     def assemble_due() -> None:
-        now = time.time()
+        now = clock.now()
         for study_uid in this.ledger.studies_to_assemble(now):
             if resting.get(study_uid, 0.0) > now:
                 continue
@@ -63,16 +65,17 @@ def coordinate(config: Config, life: Life) -> None:
                 resting[study_uid] = now + REST_SECONDS
 
     cleaner = partial(retention.apply, this.ledger, this.spool, config.retention, this.trail.deleted)
-    clocks = [housekeeping.every(POLL_SECONDS, assemble_due), housekeeping.every(RETENTION_SECONDS, cleaner)]
+    beats = [housekeeping.every(POLL_SECONDS, assemble_due), housekeeping.every(RETENTION_SECONDS, cleaner)]
     if config.audit.host:
-        clocks.append(housekeeping.every(FORWARD_SECONDS, Forwarder(config).run))
+        beats.append(housekeeping.every(FORWARD_SECONDS, Forwarder(config).run))
     life.stop.wait()
-    for clock in clocks:
-        clock.shutdown()
+    for beat in beats:
+        beat.shutdown()
 
 
 def work(config: Config, life: Life) -> None:
     """Analyse, one study at a time, under a time limit that holds even if native code hangs."""
+    limit_memory(config.inference.memory_gib)
     this = build(config)
     _load_all(this)
     held: list[Task] = []
@@ -84,7 +87,7 @@ def work(config: Config, life: Life) -> None:
     heartbeat = housekeeping.every(HEARTBEAT_SECONDS, extend)
     with Path(os.devnull).open("w") as nowhere:  # the dump of a stopped analysis could quote its input
         while not life.stop.is_set():
-            task = this.ledger.lease("infer", life.owner)
+            task = _next(this, "infer", life.owner)
             if task is None:
                 life.stop.wait(POLL_SECONDS)
                 continue
@@ -98,7 +101,41 @@ def work(config: Config, life: Life) -> None:
             finally:
                 faulthandler.cancel_dump_traceback_later()
                 held.clear()
+            if _gpu_is_lost():
+                logger.error("the GPU is lost; this process ends, its successor may find it again")
+                break
     heartbeat.shutdown()
+
+
+def limit_memory(gib: float) -> None:
+    """Let an allocation fail rather than the machine: the kernel would end whichever process it likes.
+
+    The limit is on the memory a process can write, not on addresses: CUDA reserves more of those than there is memory.
+    """
+    size = int(gib * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
+def _gpu_is_lost() -> bool:
+    """Whether CUDA refuses everything since an error, as it does until the process ends."""
+    torch = sys.modules.get("torch")  # there once a model is
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
+def _next(this: Node, kind: str, owner: str, name: str | None = None) -> Task | None:
+    """Work to do, if there is any."""
+    try:
+        return this.ledger.lease(kind, owner, name=name)
+    except Exception:
+        # A database that is away for a while must not end the process or thread that waits for work.
+        logger.exception("the ledger cannot be asked for work")
+        return None
 
 
 def _load_all(this: Node) -> None:
@@ -118,7 +155,7 @@ def send(config: Config, life: Life) -> None:
     def serve_destination(destination: Destination) -> None:
         failures = 0  # in a row: a destination that is down is tried with one delivery at a time, and rests between
         while not life.stop.is_set():
-            task = this.ledger.lease("deliver", f"{life.owner}/{destination.name}", name=destination.name)
+            task = _next(this, "deliver", f"{life.owner}/{destination.name}", destination.name)
             if task is None:
                 life.stop.wait(POLL_SECONDS)
                 continue
@@ -127,7 +164,8 @@ def send(config: Config, life: Life) -> None:
             except Exception:
                 # One broken delivery must not end the thread that serves the destination.
                 logger.exception("delivery failed", extra={"study": task.study_id, "destination": destination.name})
-                this.ledger.try_later(task, "internal error, see the log", next_at=time.time() + REST_SECONDS)
+                with suppress(Exception):  # a database that is away: the task is ready when its lease has run out
+                    this.ledger.try_later(task, "internal error, see the log", next_at=clock.now() + REST_SECONDS)
             if failures:
                 life.stop.wait(node.retry_delay(failures - 1))
 

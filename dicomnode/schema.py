@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,12 +21,17 @@ from sqlalchemy import (
     UniqueConstraint,
     event,
 )
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from dicomnode.errors import ConfigError
+from dicomnode.study import Instance
+from dicomnode.task import StoredResult
 
 VERSION = 1
 BUSY_SECONDS = 30  # how long a writer waits for another before it is an error
+#: Columns that are fields of the same name of a StoredResult, and of an Instance.
+RESULT_FIELDS = ("sop_uid", "series_uid", "study_uid", "sop_class_uid", "kind")
+INSTANCE_FIELDS = tuple(field.name for field in fields(Instance) if field.name != "path")
 
 metadata = MetaData()
 
@@ -178,6 +185,21 @@ def connect(url: str) -> Engine:
     return engine
 
 
+def check(engine: Engine) -> None:
+    """Read the whole database; raises ConfigError if SQLite finds it damaged."""
+    if engine.dialect.name != "sqlite":
+        return
+    try:
+        with engine.connect().execution_options(reading=True) as db:
+            found = db.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    except sa.exc.DatabaseError as error:
+        found = error.orig
+    if found != "ok":
+        raise ConfigError(
+            f"the ledger is damaged: {found}", hint="restore it from the backup, see docs/operations.md; keep the spool"
+        )
+
+
 def _version(engine: Engine) -> int:
     """The schema version of the database, whose tables are created at first use."""
     metadata.create_all(engine)
@@ -212,3 +234,13 @@ def _sqlite(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def instance_of(row: RowMapping) -> Instance:
+    """A row of `instance`."""
+    return Instance(**{name: row[name] for name in INSTANCE_FIELDS}, path=Path(row["path"]))
+
+
+def stored_result_of(row: RowMapping) -> StoredResult:
+    """A row of `result`."""
+    return StoredResult(**{name: row[name] for name in RESULT_FIELDS}, path=Path(row["path"]))

@@ -1,7 +1,8 @@
 """Durable bytes: instances as they were received, and results as they will be sent.
 
-An instance is written under `incoming/`, renamed, and flushed with its folder, all before its sender is
-answered. No name from the network becomes part of a path.
+An instance is written under `incoming/`, linked into its study's folder and flushed there, all before its sender is
+answered; its entry under `incoming/` goes when the ledger has its row, so that a start finds what a kill cut off. No
+name from the network becomes part of a path.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import os
 import struct
 import uuid
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from pydicom import Dataset
@@ -31,10 +33,13 @@ class Spool:
         for folder in (root, self.incoming, root / "results", root / "rejected"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def sweep(self) -> int:
-        """Delete what an earlier process left half received; only the receiver calls this, at its start."""
+    def sweep(self, is_recorded: Callable[[Path], bool]) -> int:
+        """Delete what an earlier process left half received or unrecorded; only the receiver does, at its start."""
         leftovers = list(self.incoming.iterdir())
         for path in leftovers:
+            for kept in self.root.glob(f"studies/*/{path.stem}.dcm"):
+                if not is_recorded(kept):
+                    kept.unlink()
             path.unlink()
         return len(leftovers)
 
@@ -45,6 +50,13 @@ class Spool:
     def results_folder(self, study_uid: str) -> Path:
         """Where the results of a study lie."""
         return self._folder(self.root / "results", study_uid)
+
+    def drop_results(self, study_uid: str, tasks: Collection[int]) -> None:
+        """Delete what these analyses of a study had written when they were cut off; file names begin with the task."""
+        names = {str(number) for number in tasks}
+        for path in self.results_folder(study_uid).iterdir():
+            if path.name.lstrip(".").partition("-")[0] in names:
+                path.unlink()
 
     def study_folder(self, study_uid: str) -> Path:
         """Where the instances of a study lie."""
@@ -71,7 +83,7 @@ class Part:
     def __init__(self, spool: Spool, head: bytes) -> None:
         self._spool = spool
         self._digest = hashlib.sha256()
-        self.path = spool.incoming / f"{uuid.uuid4().hex}.part"
+        self.path = self._arriving = spool.incoming / f"{uuid.uuid4().hex}.part"
         self._file = self.path.open("xb", buffering=0)
         self._file.write(head)
 
@@ -88,7 +100,7 @@ class Part:
     def keep(self, study_uid: str) -> Path:
         """Give the file its final name and return it; it is durable once `flush` has returned."""
         final = self._spool.study_folder(study_uid) / f"{self.path.stem}.dcm"
-        self.path.rename(final)
+        final.hardlink_to(self.path)
         self.path = final
         return final
 
@@ -98,10 +110,15 @@ class Part:
         self._file.close()
         flush_folder(self.path.parent)
 
+    def settle(self) -> None:
+        """It is durable and recorded: no longer arriving."""
+        self._arriving.unlink()
+
     def discard(self) -> None:
         """Forget what has arrived."""
         self._file.close()
-        self.path.unlink(missing_ok=True)
+        for path in (self.path, self._arriving):
+            path.unlink(missing_ok=True)
 
 
 def flush_folder(folder: Path) -> None:

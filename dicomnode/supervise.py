@@ -17,7 +17,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import IO
 
-from dicomnode import faults, ledger, logs
+from dicomnode import faults, ledger, logs, schema
 from dicomnode.audit import Trail
 from dicomnode.audit_message import START, STOP
 from dicomnode.config import Config
@@ -62,7 +62,9 @@ def serve(config: Config) -> None:
     if config.web.port:
         ports.take("web", config.web.host, config.web.port).close()
     faults.announce()
-    ledger.connect(config.ledger_url).release_owner(f"{HOST}/", died=None)
+    book = ledger.connect(config.ledger_url)
+    schema.check(book.engine)
+    book.release_owner(f"{HOST}/", died=None)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -55,6 +55,10 @@ class Running:
         """Every file of the spool, whether the ledger knows it or not."""
         return {path for path in self.spool.root.rglob("*") if path.is_file()}
 
+    def kept(self) -> set[Path]:
+        """Every file that got its final name."""
+        return set(self.spool.root.glob("studies/*/*"))
+
     def connection(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.address.port), timeout=10)
 

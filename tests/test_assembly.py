@@ -33,6 +33,7 @@ def test_what_the_sender_says_now_outweighs_what_the_images_said():
     assert isinstance(decided(it, after=0, expected=31), Wait)
 
 
+@pytest.mark.fault(13, "c")
 def test_missing_instances_are_waited_for_as_long_as_allowed_and_then_named():
     it = study(series())
     assert decided(it, after=599, expected=40) == Wait(
@@ -62,6 +63,7 @@ def test_an_open_association_is_waited_for():
         (study(series(ImagesInAcquisition=32.0)), CONTRARY, "series 1 lacks 2 image(s) of its acquisition"),
     ],
 )
+@pytest.mark.fault(13, "c")
 def test_evidence_shortens_or_lengthens_the_quiet_period(it, factor, words):
     until = 20 * factor
     assert decided(it, after=until - 0.01) == Wait(until=LAST + until, because=words)
@@ -82,5 +84,6 @@ def test_no_evidence_extends_the_longest_wait():
     assert decision == Wait(until=LAST + 600, because="association aborted")
 
 
+@pytest.mark.fault(22, "b")
 def test_a_clock_that_jumped_back_does_not_release():
     assert isinstance(decided(study(series()), after=-500), Wait)

@@ -48,6 +48,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("data", GARBAGE.values(), ids=GARBAGE.keys())
+@pytest.mark.fault(18, "a")
 def test_garbage_ends_the_connection(receiver, data):
     with closing(receiver.connection()) as sock:
         sock.sendall(data)
@@ -71,6 +72,7 @@ MISBEHAVIOUR = {
 
 
 @pytest.mark.parametrize("data", MISBEHAVIOUR.values(), ids=MISBEHAVIOUR.keys())
+@pytest.mark.fault(18, "a")
 def test_a_breach_of_the_protocol_ends_the_association_and_stores_nothing(receiver, data):
     with closing(receiver.associated()) as sock:
         sock.sendall(data)
@@ -79,6 +81,7 @@ def test_a_breach_of_the_protocol_ends_the_association_and_stores_nothing(receiv
     assert not list(receiver.spool.incoming.iterdir())
 
 
+@pytest.mark.fault(18, "a")
 def test_a_data_set_of_absurd_size_ends_the_association_and_leaves_nothing(tmp_path, caplog):
     running = Running(tmp_path / "data", limits=Limits(instance_mb=1))
     for size in (200_000, 100_000):
@@ -93,6 +96,7 @@ def test_a_data_set_of_absurd_size_ends_the_association_and_leaves_nothing(tmp_p
     running.listener.stop()
 
 
+@pytest.mark.fault(11, "a")
 def test_a_silent_peer_is_cut_off_before_and_after_its_request(tmp_path, monkeypatch):
     monkeypatch.setattr(association, "REQUEST_SECONDS", 0.3)
     running = Running(tmp_path / "data", limits=Limits(idle_seconds=0.3))
@@ -114,6 +118,7 @@ def test_a_trickle_of_bytes_does_not_hold_a_pdu_open(receiver, monkeypatch):
 
 
 @pytest.mark.parametrize("ending", ["abort", "close"])
+@pytest.mark.fault(19, "a")
 def test_a_peer_that_leaves_inside_a_data_set_leaves_nothing_behind(receiver, ending):
     sock = receiver.associated()
     sock.sendall(pdata(value(store_command())) + pdata(value(bytes(5000), control=0x00)))
@@ -134,6 +139,7 @@ def test_a_peer_that_leaves_inside_a_data_set_leaves_nothing_behind(receiver, en
         ("DICOMNODE", "PACS2", ("PACS", "*@10.9.9.9"), 3),
     ],
 )
+@pytest.mark.fault(20, "a")
 def test_an_unwelcome_peer_is_rejected_with_the_reason(tmp_path, called, calling, allow, reason):
     running = Running(tmp_path / "data", allow=allow)
     with closing(running.connection()) as sock:
@@ -191,6 +197,7 @@ def test_another_image_under_a_known_uid_is_refused_and_the_first_one_stays(rece
     assert receiver.stored() == before
 
 
+@pytest.mark.fault(12, "b")
 def test_a_truncated_data_set_is_refused_wherever_it_is_cut(receiver, tmp_path):
     path = ct_file(tmp_path)
     data = path.read_bytes()[dataset_offset(path) :]
@@ -225,6 +232,7 @@ def test_a_name_that_is_no_uid_is_refused(receiver, tmp_path, sop_uid):
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"])
+@pytest.mark.fault(12, "b")
 def test_a_data_set_without_its_uids_is_refused(receiver, tmp_path, keyword):
     dataset = pydicom.dcmread(ct_file(tmp_path))
     del dataset[keyword]
@@ -234,6 +242,7 @@ def test_a_data_set_without_its_uids_is_refused(receiver, tmp_path, keyword):
     assert receiver.raw_store(buffer.getvalue()) == 0xC000
 
 
+@pytest.mark.fault(6, "a")
 def test_a_flush_that_fails_takes_the_instance_back(receiver, tmp_path, monkeypatch):
     def broken(_descriptor):
         raise OSError(5, "Input/output error")
@@ -256,6 +265,7 @@ def test_an_unknown_operation_is_answered_and_the_association_goes_on(receiver):
         assert status_of(sock.recv(1000)) == 0x0000
 
 
+@pytest.mark.fault(17, "a")
 def test_too_many_associations_are_told_to_come_back(receiver):
     socks = [receiver.associated(Verification) for _ in range(Limits().associations)]
     with closing(receiver.connection()) as sock:
@@ -367,6 +377,7 @@ def test_peers_that_leave_before_the_answer_give_their_place_back(tmp_path):
     running.listener.stop()
 
 
+@pytest.mark.fault(17, "a")
 def test_a_request_that_stops_half_way_keeps_nobody_else_waiting(receiver, monkeypatch):
     monkeypatch.setattr(association, "REQUEST_SECONDS", 1.0)
     begun = [receiver.connection() for _ in range(20)]

@@ -81,6 +81,7 @@ def test_wrong_usage_ends_with_2(arguments):
         (["evaluate", "salehinejad2021", "--cache", "cases", "--data", "phantom:odd@0+1"], "PROFILE one of easy"),
     ],
 )
+@pytest.mark.fault(23, "s")
 def test_an_error_is_one_line_that_says_what_to_do_and_ends_with_1(tmp_path, arguments, message):
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 1
@@ -160,6 +161,7 @@ def test_send_and_echo_reach_an_archive_and_say_what_was_refused(tmp_path):
     assert "rejected the association" in wrong.stderr
 
 
+@pytest.mark.fault(26, "s")
 def test_a_running_node_can_be_asked_and_told(tmp_path):
     files = write_series(tmp_path / "in", slices=3)
     with running(Node(tmp_path / "node")) as node:
@@ -179,6 +181,7 @@ def test_a_running_node_can_be_asked_and_told(tmp_path):
         assert node.stop() == 0
 
 
+@pytest.mark.fault(23, "s")
 def test_a_port_that_is_taken_is_said_before_anything_starts(tmp_path):
     with running(Node(tmp_path / "one")) as first:
         other = Node(tmp_path / "two", port=first.address.port)

@@ -84,6 +84,7 @@ def test_the_environment_wins_over_the_file(tmp_path, monkeypatch):
         ("[receive\n", "not valid TOML"),
     ],
 )
+@pytest.mark.fault(23, "s")
 def test_a_mistake_is_named_with_file_key_and_value(tmp_path, text, named):
     with pytest.raises(ConfigError) as caught:
         config(tmp_path, text)

@@ -109,6 +109,7 @@ def test_an_object_that_was_accepted_and_is_not_listed_keeps_the_delivery_open_u
     assert it.delivery["state"] == "done"
 
 
+@pytest.mark.fault(10, "g")
 def test_an_object_that_never_shows_up_fails_the_delivery_and_a_retry_sends_everything_again(ward, monkeypatch):
     with pacs() as archive:
         it = ward(archive, "find")
@@ -143,6 +144,19 @@ def test_an_archive_that_cannot_give_the_proof_that_was_asked_for_fails_the_deli
     assert it.delivery["state"] == "failed"
     assert "stored, not proven" in it.delivery["reason"]
     assert "accepts none of the SOP classes" in it.delivery["reason"]
+
+
+def test_what_was_sent_without_the_patient_is_asked_for_under_the_names_it_was_sent_with(ward):
+    with pacs() as archive:
+        it = ward(archive, "find")
+        [usual] = it.node.config.destination
+        outside = usual.model_copy(update={"deidentify": True, "results": ("seg", "sr")})
+        it.node = replace(it.node, config=it.node.config.model_copy(update={"destination": (outside,)}))
+        assert it.deliver()
+        ours = {row["sop_uid"] for row in it.node.ledger.rows(schema.result)}
+        assert len(archive.stored) == 2
+        assert not ours & {str(one.SOPInstanceUID) for one in archive.stored}
+    assert (it.delivery["state"], it.delivery["reason"]) == ("done", "held, by query")
 
 
 def test_without_proof_the_archives_word_counts(ward):
@@ -362,6 +376,7 @@ class Attempts:
         sender.join()
 
 
+@pytest.mark.fault(10, "e")
 def test_a_destination_that_is_down_is_tried_with_one_delivery_and_gets_all_once_it_is_back(tmp_path, monkeypatch):
     hospital = Hospital(tmp_path)
     attempts = Attempts(hospital, tmp_path)

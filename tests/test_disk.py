@@ -64,6 +64,7 @@ def test_a_change_is_logged_once(free, tmp_path, caplog):
     assert [record.message for record in caplog.records] == [Room.LOW, Room.NONE, "the disk has room again"]
 
 
+@pytest.mark.fault(5, "a")
 def test_new_senders_are_turned_away_first_and_open_associations_later(free, tmp_path):
     running = Running(tmp_path / "data", limits=Limits(free_mb=1000))
     first, second, third = (pydicom.dcmread(ct_file(tmp_path, sop_uid=f"1.2.3.{n}")) for n in range(3))
@@ -96,6 +97,7 @@ def test_on_a_full_disk_only_a_verification_is_accepted(free, tmp_path, sop_clas
     running.listener.stop()
 
 
+@pytest.mark.fault(5, "a")
 def test_a_disk_that_fills_up_inside_an_image_refuses_this_image_and_leaves_nothing_of_it(free, tmp_path):
     running = Running(tmp_path / "data")
     data = ct_bytes(tmp_path)
@@ -128,6 +130,7 @@ def leave(folder: Path, mb: float) -> None:
         file.write(bytes(shutil.disk_usage(folder).free - int(mb * MB)))
 
 
+@pytest.mark.fault(5, "a")
 def test_a_real_disk_that_fills_up_loses_nothing_keeps_the_ledger_going_and_heals(small_disk, tmp_path, monkeypatch):
     monkeypatch.setattr(disk, "CHECK_SECONDS", 0.0)
     running = Running(small_disk / "data")

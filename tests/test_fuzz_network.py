@@ -74,7 +74,7 @@ class Node:
         with contextlib.suppress(OSError):  # closed before all was read, it would reset, and the answer could be lost
             while ours.recv(65536):
                 pass
-        connection.end()
+        connection.close()
         sending.join()
         answer = b"".join(iter(lambda: theirs.recv(65536), b""))
         theirs.close()

@@ -56,6 +56,7 @@ def test_storage_is_offered_in_every_syntax_that_can_be_decoded_and_never_deflat
         assert DeflatedExplicitVRLittleEndian not in context.transfer_syntax
 
 
+@pytest.mark.fault(17, "a")
 def test_300_associations_at_once_are_each_served_or_told_to_come_back(tmp_path):
     running = Running(tmp_path / "data")
     gate = threading.Barrier(300)
@@ -83,6 +84,7 @@ def answers_echo(running: Running) -> bool:
         return False
 
 
+@pytest.mark.fault(17, "a")
 def test_connections_beyond_the_limit_are_closed_at_once_and_those_inside_go_on(tmp_path, monkeypatch):
     monkeypatch.setattr(listen, "TURNED_AWAY", 3)
     running = Running(tmp_path / "data", limits=Limits(associations=2))
@@ -180,6 +182,7 @@ def test_it_listens_on_an_address_of_ipv6(tmp_path):
     listener.stop()
 
 
+@pytest.mark.fault(2, "a")
 def test_a_stop_cuts_idle_associations_at_once_and_a_stuck_one_after_the_grace_period(tmp_path, monkeypatch):
     monkeypatch.setattr(listen, "DRAIN_SECONDS", 0.3)
     running = Running(tmp_path / "data")

@@ -27,6 +27,7 @@ def test_a_line_is_one_json_object_with_time_level_and_process():
     assert entry["timestamp"].endswith("Z")
 
 
+@pytest.mark.fault(27, "s")
 def test_received_text_cannot_forge_a_line():
     [entry] = lines(r"log.warning('refused', extra={'why': 'x\n{\"event\": \"forged\"}'})")
     assert entry["why"].startswith("x\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from contextlib import closing
 
+import pytest
 from pynetdicom.sop_class import MRImageStorage, Verification
 
 from tests.receivers import closed_by_peer, ct_bytes, echo_command, pdata, status_of, store_command, value
@@ -49,6 +50,7 @@ def test_requests_sent_without_waiting_for_answers_are_all_answered_in_order(rec
     assert positions == sorted(positions)
 
 
+@pytest.mark.fault(18, "a")
 def test_a_store_request_without_data_set_ends_the_association(receiver):
     with closing(receiver.associated()) as sock:
         sock.sendall(pdata(value(store_command(dataset=0x0101))) + pdata(value(echo_command())))
@@ -64,6 +66,7 @@ def test_a_store_request_of_another_class_than_negotiated_is_refused_and_the_ass
         assert status_of(sock.recv(65536)) == 0x0000
 
 
+@pytest.mark.fault(18, "a")
 def test_sequences_nested_without_end_are_refused_and_the_association_goes_on(receiver, tmp_path):
     nested = struct.pack("<HH2s2xL", 0x0008, 0x1140, b"SQ", 0xFFFFFFFF) + struct.pack(
         "<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF

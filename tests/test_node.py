@@ -172,6 +172,7 @@ def test_a_model_that_declines_gives_a_not_applicable_report_with_its_reason(hos
     assert "no bone was found" in hospital.reports()[0]
 
 
+@pytest.mark.fault(13, "d")
 def test_a_series_with_a_missing_slice_is_reported_not_analysed(hospital, tmp_path):
     files = neck(tmp_path)
     uid = hospital.receive(files[:10] + files[11:])
@@ -218,6 +219,7 @@ def test_a_study_of_which_not_even_a_report_can_be_made_fails_visibly(hospital, 
     assert hospital.row(uid)["state"] == "failed"
 
 
+@pytest.mark.fault(10, "e")
 def test_an_archive_that_is_down_is_tried_again_later(hospital, tmp_path):
     uid = hospital.receive(write_series(tmp_path / "in"))
     hospital.assemble(uid)
@@ -362,6 +364,7 @@ def test_results_that_a_destination_did_not_ask_for_are_not_sent(hospital, tmp_p
     assert [name for name, _ in hospital.archive.stored.values()] == ["Comprehensive 3D SR Storage"]
 
 
+@pytest.mark.fault(5, "e")
 def test_a_full_disk_leaves_the_work_for_later(hospital, tmp_path, monkeypatch):
     uid = hospital.receive(write_series(tmp_path / "in"))
     hospital.assemble(uid)
@@ -386,3 +389,21 @@ def test_a_study_that_lost_its_only_image_is_forgotten(hospital, tmp_path):
     hospital.node.ledger.forget(instance)
     hospital.assemble(uid)
     assert hospital.node.ledger.studies() == []
+
+
+def test_what_an_analysis_had_written_when_it_was_cut_off_goes_when_a_newer_one_is_done(
+    hospital, tmp_path, monkeypatch
+):
+    files = neck(tmp_path, slices=30)
+    uid = hospital.receive(files[:25])
+    hospital.assemble(uid)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.Ledger, "finish_analysis", lambda *_, **__: _no_space())
+        with pytest.raises(OSError, match="No space"):
+            hospital.infer()
+    hospital.node.ledger.release_owner("w", died=None)
+    hospital.receive(files)
+    hospital.assemble(uid)
+    assert hospital.infer()
+    results = hospital.node.spool.results_folder(uid)
+    assert {str(path) for path in results.iterdir()} == {r["path"] for r in hospital.node.ledger.rows(schema.result)}

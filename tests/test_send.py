@@ -69,6 +69,7 @@ def test_files_arrive_in_their_order_and_progress_is_told_after_each(tmp_path):
         (0x0122, "refused with status 0122", False),
     ],
 )
+@pytest.mark.fault(10, "f")
 def test_a_status_decides_whether_the_peer_has_the_file_and_whether_to_try_again(tmp_path, status, problem, transient):
     with peer(CT, answering(lambda _uid: status)) as address:
         [outcome] = send(files(tmp_path, 1), address, calling_ae="US")
@@ -143,6 +144,7 @@ def test_more_kinds_of_files_than_one_association_can_carry_all_arrive(tmp_path)
     assert len(associations) == 2
 
 
+@pytest.mark.fault(10, "f")
 def test_a_peer_that_breaks_off_makes_the_whole_sending_an_error_that_may_pass(tmp_path):
     def leave(event: evt.Event) -> int:
         if event.request.AffectedSOPInstanceUID == "1.2.3.1":
@@ -156,12 +158,15 @@ def test_a_peer_that_breaks_off_makes_the_whole_sending_an_error_that_may_pass(t
 
 
 @pytest.mark.parametrize(("somebody", "message"), [(nobody, "host, port and firewall"), (mute, "does not answer")])
+@pytest.mark.fault(10, "e")
 def test_a_peer_that_is_not_there_is_an_error_that_may_pass(tmp_path, monkeypatch, somebody, message):
     monkeypatch.setattr(sending, "ASSOCIATE_SECONDS", 0.3)
     with somebody() as address, pytest.raises(Transient, match=message):
         send(files(tmp_path, 1), address, calling_ae="US")
 
 
+@pytest.mark.fault(10, "f")
+@pytest.mark.fault(11, "f")
 def test_a_peer_that_never_answers_a_store_request_is_given_up(tmp_path, monkeypatch):
     given_up = threading.Event()
     monkeypatch.setattr(sending, "REPLY_SECONDS", 0.3)

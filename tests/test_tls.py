@@ -62,20 +62,24 @@ def unchecked(files: Identity | None = None) -> ssl.SSLContext:
     return context
 
 
+@pytest.mark.fault(21, "a")
 def test_a_peer_without_a_certificate_is_refused(receiver, caplog):
     assert "certificate required" in refused(receiver, unchecked()).lower()
     assert any("PEER_DID_NOT_RETURN_A_CERTIFICATE" in getattr(record, "why", "") for record in caplog.records)
 
 
+@pytest.mark.fault(21, "a")
 def test_a_peer_of_another_authority_is_refused(receiver, tmp_path):
     stranger = identity(authority(tmp_path, "other"), "stranger")
     assert "unknown ca" in refused(receiver, unchecked(stranger)).lower()
 
 
+@pytest.mark.fault(21, "a")
 def test_an_expired_certificate_is_refused(receiver, ca):
     assert "certificate expired" in refused(receiver, unchecked(identity(ca, "expired", days=-1))).lower()
 
 
+@pytest.mark.fault(21, "a")
 def test_tls_1_1_is_refused(receiver, ours):
     context = unchecked(ours)
     context.set_ciphers("ALL:@SECLEVEL=0")
@@ -91,6 +95,7 @@ def test_a_cipher_without_forward_secrecy_is_refused(receiver, ours):
     assert "handshake failure" in refused(receiver, context).lower()
 
 
+@pytest.mark.fault(21, "a")
 def test_plain_dicom_is_not_answered(receiver):
     with closing(receiver.connection()) as sock:
         sock.sendall(associate_request(CTImageStorage))
@@ -102,6 +107,7 @@ def test_plain_dicom_is_not_answered(receiver):
     assert receiver.stored() == {}
 
 
+@pytest.mark.fault(21, "a")
 def test_silent_peers_are_cut_off_and_keep_nobody_waiting(receiver, monkeypatch):
     monkeypatch.setattr(wire, "HANDSHAKE_SECONDS", 1.0)
     silent = [receiver.connection() for _ in range(5)]
@@ -111,11 +117,13 @@ def test_silent_peers_are_cut_off_and_keep_nobody_waiting(receiver, monkeypatch)
         sock.close()
 
 
+@pytest.mark.fault(21, "f")
 def test_a_server_of_another_authority_gets_nothing(receiver, tmp_path):
     stranger = identity(authority(tmp_path, "other"), "stranger")
     assert "certificate verify failed" in refused(receiver, tls.client(stranger))
 
 
+@pytest.mark.fault(21, "f")
 def test_a_server_whose_certificate_names_another_host_gets_nothing(tmp_path, ca, ours):
     elsewhere = identity(ca, "elsewhere", host="DNS:pacs.example")
     running = Running(tmp_path / "data", tls=(tls.server(elsewhere), tls.client(ours, any_name=True)))
@@ -124,6 +132,7 @@ def test_a_server_whose_certificate_names_another_host_gets_nothing(tmp_path, ca
     running.listener.stop()
 
 
+@pytest.mark.fault(21, "f")
 def test_a_server_without_tls_gets_not_one_byte_of_dicom(ours):
     heard = []
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -105,11 +105,13 @@ def test_a_damaged_instance_number_does_not_cost_the_volume(damage, tmp_path):
     assert np.array_equal(read_volume(paths).array, pixels_of(5))
 
 
+@pytest.mark.fault(13, "d")
 def test_duplicate_positions_are_refused_with_their_place(tmp_path):
     message = refusal(write(tmp_path, headers(positions=(0, 2, 4, 4, 6))))
     assert message == "1 duplicate slice position(s), the first at 404.0 mm"
 
 
+@pytest.mark.fault(13, "d")
 def test_one_missing_slice_is_refused_with_its_place(tmp_path):
     message = refusal(write(tmp_path, headers(positions=(0, 2, 4, 8, 10))))
     assert message == "1 missing slice(s): between 404.0 and 408.0 mm"
@@ -146,6 +148,7 @@ def test_two_images_make_a_volume(tmp_path):
     assert read_volume(write(tmp_path, headers(2))).array.shape == (2, ROWS, COLUMNS)
 
 
+@pytest.mark.fault(13, "d")
 def test_mixed_orientations_are_refused(tmp_path):
     images = [*headers(4), *ct_headers(1, orientation=SAGITTAL, rows=ROWS, columns=COLUMNS)]
     assert "mixes 2 orientations" in refusal(write(tmp_path, images))
@@ -181,6 +184,7 @@ def test_a_slice_beside_the_line_through_the_others_is_refused(tmp_path):
     assert "do not lie on one straight line" in refusal(write(tmp_path, images))
 
 
+@pytest.mark.fault(13, "d")
 def test_a_tilted_gantry_gives_a_sheared_volume_and_a_note(tmp_path):
     images = headers(tilt=0.7)
     volume = read_volume(write(tmp_path, images))
@@ -207,6 +211,7 @@ def test_a_real_series_that_is_no_volume_is_refused(name, reason):
     assert reason in refusal(real_series(f"ct-philips-study/{name}"))
 
 
+@pytest.mark.fault(13, "d")
 def test_a_real_scout_among_its_slices_is_refused():
     slices, scout = real_series("ct-philips-study/std-5mm"), real_series("ct-philips-study/scout")
     message = refusal([*slices, *scout])
@@ -262,6 +267,7 @@ def test_an_image_with_a_damaged_header_is_named(damage, reason, tmp_path):
     assert images[2].SOPInstanceUID in message
 
 
+@pytest.mark.fault(12, "d")
 def test_an_image_with_truncated_pixels_is_named(tmp_path):
     images = headers()
     paths = write(tmp_path, images)
@@ -269,6 +275,7 @@ def test_an_image_with_truncated_pixels_is_named(tmp_path):
     assert f"image {images[1].SOPInstanceUID} cannot be read" in refusal(paths)
 
 
+@pytest.mark.fault(12, "d")
 def test_an_image_whose_compressed_pixels_are_noise_is_named(tmp_path):
     images = headers()
     paths = write(tmp_path, images)

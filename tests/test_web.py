@@ -92,6 +92,7 @@ def test_what_does_not_exist_is_not_found(tmp_path, path):
     assert client(tmp_path).get(path).status_code == 404
 
 
+@pytest.mark.fault(27, "s")
 def test_received_text_is_shown_as_text(tmp_path):
     analysed_study(tmp_path, reason=HOSTILE)
     page = client(tmp_path).get("/studies/1").text

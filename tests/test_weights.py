@@ -61,6 +61,7 @@ def test_the_identity_in_results_is_that_of_the_manifest():
     assert (identity.manufacturer, identity.trained_on, identity.notice) == ("tests", "Nothing.", "Untrained.")
 
 
+@pytest.mark.fault(24, "c")
 def test_a_changed_manifest_is_refused_with_both_digests(tmp_path):
     digest = write_model(tmp_path)
     path = tmp_path / "manifest.json"
@@ -98,6 +99,7 @@ def test_a_manifest_that_lacks_a_key_is_refused_with_the_key(key, tmp_path):
 
 
 @pytest.mark.parametrize("position", [0, 8, 200, -1])
+@pytest.mark.fault(24, "c")
 def test_one_flipped_bit_in_the_weights_is_refused(position, tmp_path):
     digest = write_model(tmp_path)
     path = tmp_path / "weights.safetensors"

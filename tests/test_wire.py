@@ -53,6 +53,7 @@ def test_a_request_longer_than_the_usual_pdu_is_read_up_to_its_own_limit(ends):
 
 
 @pytest.mark.parametrize("length", [1001, 0xFFFFFFFF])
+@pytest.mark.fault(18, "a")
 def test_a_length_above_the_limit_is_refused_before_anything_of_it_is_read(ends, length):
     reader, peer = ends
     peer.sendall(head(DATA, length))

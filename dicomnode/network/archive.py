@@ -43,6 +43,7 @@ class Archive(Acceptor):
     def _keep(self, part: Part, peer: Peer, request: StoreRequest) -> None:
         path = part.keep(peer.association)
         part.flush()
+        part.settle()
         with self._lock:
             self._stored[request.sop_uid] = (UID(request.sop_class_uid).name, path)
 

@@ -27,6 +27,8 @@ from tests.integration.validators import missing, require
 
 T = TypeVar("T")
 DICOMNODE = Path(sys.executable).with_name("dicomnode")
+#: The node with a model that answers at once.
+STAND_IN = (sys.executable, "-m", "tests.stand_in")
 TLS_FILES = ("certificate", "key", "authorities")
 FINAL = ("done", "not_applicable", "failed")
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
@@ -74,6 +76,7 @@ class Node:
         results: Sequence[str] = ("seg", "sr", "sc"),
         tls: Files | None = None,
         web: int = 0,
+        program: Sequence[str | Path] = (DICOMNODE,),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.address = replace(local("DICOMNODE", port or free_port()), tls=client(tls) if tls else None)
@@ -92,13 +95,13 @@ class Node:
             ),
         ]
         self.config.write_text("\n".join(lines) + "\n")
+        self.program = program
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **environment: str) -> None:
+        command = [*self.program, "serve", "--config", self.config]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [DICOMNODE, "serve", "--config", self.config], stderr=log, env=os.environ | environment
-            )
+            self.process = subprocess.Popen(command, stderr=log, env=os.environ | environment, start_new_session=True)
         wait_for("the node to answer C-ECHO", self._answers)
 
     def _answers(self) -> bool:
@@ -121,6 +124,13 @@ class Node:
         self.process.kill()
         self.process.wait()
         wait_for("the children to end", lambda: _is_free(self.address.port))
+
+    def kill_group(self) -> None:
+        """SIGKILL to every process of the node at once, as a power cut would end them."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        wait_for("the port to be free", lambda: _is_free(self.address.port))
 
     @property
     def ledger(self) -> ledger.Ledger:
@@ -174,7 +184,13 @@ class Orthanc:
     """Debian's Orthanc as the PACS."""
 
     def __init__(
-        self, folder: Path, *, routes_to: Address | None = None, port: int | None = None, dicomweb: bool = False
+        self,
+        folder: Path,
+        *,
+        routes_to: Address | None = None,
+        port: int | None = None,
+        dicomweb: bool = False,
+        takes_seconds: float = 0.0,
     ) -> None:
         self._program = require("Orthanc")
         if dicomweb and not DICOMWEB.exists():
@@ -191,13 +207,18 @@ class Orthanc:
             """  RestApiPost("/modalities/dicomnode/store", '{"Resources": ["' .. studyId .. '"],"""
             """ "Asynchronous": true}')\nend\n"""
         )
+        slow = folder / "slow.lua"
+        slow.write_text(
+            f'function ReceivedInstanceFilter()\n  os.execute("sleep {takes_seconds}")\n  return true\nend\n'
+        )
+        scripts = [*([script] if routes_to else []), *([slow] if takes_seconds else [])]
         peers = {"dicomnode": [routes_to.ae_title, routes_to.host, routes_to.port]} if routes_to else {}
         settings = {
             "Name": "pacs", "StorageDirectory": str(folder / "db"), "IndexDirectory": str(folder / "db"),
             "HttpPort": self._http, "DicomPort": self.address.port, "DicomAet": "PACS", "StableAge": 2,
             "AuthenticationEnabled": False, "RemoteAccessAllowed": False, "DicomModalities": peers,
             "DicomAlwaysAllowStore": True, "DicomAlwaysAllowFind": True, "DicomAlwaysAllowEcho": True,
-            "LuaScripts": [str(script)] if routes_to else [], "Plugins": [str(DICOMWEB)] if dicomweb else [],
+            "LuaScripts": [str(path) for path in scripts], "Plugins": [str(DICOMWEB)] if dicomweb else [],
         }  # fmt: skip
         (folder / "orthanc.json").write_text(json.dumps(settings))
         self._process: subprocess.Popen[bytes] | None = None
@@ -249,8 +270,8 @@ class Orthanc:
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path, *, routes_to: Address | None = None, dicomweb: bool = False) -> Iterator[Orthanc]:
-    pacs = Orthanc(folder, routes_to=routes_to, dicomweb=dicomweb)
+def orthanc(folder: Path, **options: Any) -> Iterator[Orthanc]:
+    pacs = Orthanc(folder, **options)
     pacs.start()
     try:
         yield pacs

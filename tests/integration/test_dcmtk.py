@@ -42,6 +42,7 @@ def test_echoscu_gets_its_answer(node):
 
 
 @pytest.mark.parametrize(("calling", "called"), [("OTHER", "DICOMNODE"), ("DCMTK", "OTHER")])
+@pytest.mark.fault(20, "a")
 def test_unknown_titles_are_rejected_with_the_reason(node, calling, called):
     done = run("echoscu", node, *where(node), calling=calling, called=called)
     assert done.returncode != 0
@@ -97,6 +98,7 @@ def test_a_class_that_is_no_storage_is_refused_and_the_node_goes_on(node):
     assert run("echoscu", node, *where(node)).returncode == 0
 
 
+@pytest.mark.fault(19, "a")
 def test_a_client_that_is_killed_half_way_leaves_what_it_was_told_and_nothing_else(node, tmp_path: Path):
     files = write_series(tmp_path / "in", study="13", slices=300)
     sender = subprocess.Popen(
@@ -135,6 +137,7 @@ def test_storescu_sends_over_tls(secured, tmp_path):
     assert set(node.digests().values()) == {sha256(path) for path in files}
 
 
+@pytest.mark.fault(21, "a")
 def test_echoscu_without_our_authority_or_without_tls_is_not_answered(secured, tmp_path):
     node, ours = secured
     stranger = identity(authority(tmp_path, "other"), "stranger")

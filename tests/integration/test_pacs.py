@@ -53,6 +53,7 @@ def settled(book: Ledger, uid: str, entries: int) -> bool:
     return len(history) >= entries and history[-1]["state"] in ("done", "not_applicable", "failed")
 
 
+@pytest.mark.fault(14, "g")
 def test_a_routed_study_comes_back_with_valid_results_and_is_not_analysed_again_when_they_are_routed_too(tmp_path):
     uid = uid_of(broken_neck()[0])
     with hospital(tmp_path, asks=True) as (pacs, node):
@@ -88,6 +89,7 @@ def test_a_routed_study_comes_back_with_valid_results_and_is_not_analysed_again_
     assert referenced <= sent | {segmentation.SOPInstanceUID}
 
 
+@pytest.mark.fault(15, "g")
 def test_images_that_come_after_the_answer_give_a_new_one_that_names_the_old(tmp_path):
     late, early = broken_neck()[60:64], broken_neck()[:60] + broken_neck()[64:]
     uid = uid_of(broken_neck()[0])
@@ -122,6 +124,7 @@ def test_images_that_come_after_the_answer_give_a_new_one_that_names_the_old(tmp
     assert predecessor.ReferencedSOPInstanceUID == old[0]
 
 
+@pytest.mark.fault(10, "e")
 def test_a_pacs_that_is_down_gets_the_results_once_it_is_back(tmp_path):
     uid = uid_of(broken_neck()[0])
     with hospital(tmp_path, routes=False) as (pacs, node):

@@ -19,7 +19,7 @@ from dicomnode.network.listen import Listener
 from dicomnode.network.send import Outcome, send
 from dicomnode.spool import dataset_offset
 from sr.text import render
-from tests.integration.programs import Node, dcmtk, local, running, send_all, wait_for
+from tests.integration.programs import STAND_IN, Node, dcmtk, local, running, send_all, wait_for
 
 SLICES = 24
 
@@ -78,6 +78,7 @@ def send_until_it_breaks(files: list[Path], node: Node) -> list[Outcome]:
     return acknowledged
 
 
+@pytest.mark.fault(1, "ab")
 def test_what_was_acknowledged_survives_kills_at_random_moments_and_every_study_gets_one_answer(tmp_path, archive):
     rng = random.Random(7)
     studies = {f"1.2.3.{n}": write_series(tmp_path / "in", study=str(n)) for n in range(1, 7)}
@@ -125,6 +126,7 @@ def test_a_step_that_dies_at_its_end_is_done_again_and_leaves_one_result(tmp_pat
     assert len(archive.stored) == len(document["results"]) == 1
 
 
+@pytest.mark.fault(4, "d")
 def test_a_model_that_takes_its_process_down_twice_ends_in_a_failure_report_in_the_pacs(tmp_path, archive):
     files = write_series(tmp_path / "in", body_part="CSPINE")
     node = node_for(archive, tmp_path / "node")
@@ -139,6 +141,18 @@ def test_a_model_that_takes_its_process_down_twice_ends_in_a_failure_report_in_t
     assert "ended its process" in render(pydicom.dcmread(path))
 
 
+@pytest.mark.fault(8, "d")
+def test_a_model_that_hangs_is_stopped_at_its_limit_and_the_report_names_it(tmp_path, archive):
+    files = write_series(tmp_path / "in", body_part="CSPINE")
+    node = node_for(archive, tmp_path / "node", program=STAND_IN)
+    with running(node, DICOMNODE_FAULT="inference:hang", DICOMNODE_INFERENCE__TIMEOUT_SECONDS="8"):
+        send_all(files, node.address)
+        document = node.answer("1.2.3.1")
+    assert document["state"] == "failed"
+    [(_, path)] = archive.stored.values()
+    assert "it took longer than 8 s" in render(pydicom.dcmread(path))
+
+
 def test_a_model_that_raises_is_tried_again_and_then_reported(tmp_path, archive):
     files = write_series(tmp_path / "in", body_part="CSPINE")
     node = node_for(archive, tmp_path / "node")
@@ -150,6 +164,7 @@ def test_a_model_that_raises_is_tried_again_and_then_reported(tmp_path, archive)
     assert len(archive.stored) == 1
 
 
+@pytest.mark.fault(2, "a")
 def test_a_stop_during_reception_ends_cleanly_and_loses_nothing(tmp_path, archive):
     files = write_series(tmp_path / "in", slices=200)
     node = node_for(archive, tmp_path / "node")
@@ -168,6 +183,7 @@ def test_a_stop_during_reception_ends_cleanly_and_loses_nothing(tmp_path, archiv
         assert node.answer("1.2.3.1")["instances"] == 200
 
 
+@pytest.mark.fault(16, "b")
 def test_one_study_over_parallel_associations_and_two_studies_on_one_are_answered_once_each(tmp_path, archive):
     first, second = (write_series(tmp_path / "in", study=str(n), slices=40) for n in (1, 2))
     mixed = [path for pair in zip(first[20:], second, strict=False) for path in pair] + second[20:]
