@@ -22,23 +22,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from dicomnode import answer, assembly, clock, faults, ledger_retention, proof, schema, selection
+from dicomnode import answer, assembly, clock, dispatch, faults, ledger_retention, proof, schema, selection
 from dicomnode.answer import Answer, Job, Origin
 from dicomnode.audit import Trail
 from dicomnode.claims import Claims
 from dicomnode.config import Config, Destination
-from dicomnode.deidentify import key_of, rename, strip
 from dicomnode.errors import ConfigError, Permanent, Transient
 from dicomnode.ledger import Ledger
 from dicomnode.network.find import count_instances, query
-from dicomnode.network.send import Address, send
 from dicomnode.parcel import Parcel, pack
 from dicomnode.peers import destination_address, sender_address
 from dicomnode.selection import Choice
@@ -145,17 +141,17 @@ def deliver(node: Node, task: Task, destination: Destination) -> bool:
         return True
     results = node.ledger.results(parent_id)
     parcel = pack(results, destination)
-    there = False
+    there, config = False, node.config
     try:
         faults.reach("sending")
-        address, calling_ae = destination_address(node.config, destination), node.config.receive.ae_title
+        address, calling_ae = destination_address(config, destination), config.receive.ae_title
         earlier = node.claims.of(task)
-        accepted = earlier[-1].sop_uids if earlier else _store(node, task, parcel, destination, address)
+        accepted = earlier[-1].sop_uids if earlier else dispatch.store(config, node.trail, task, parcel, destination)
         faults.reach("sent")
         there = not earlier  # it has just taken something: others need not wait because this one is not proven
         delivery = proof.Delivery(
             task=task, claims=node.claims, address=address, calling_ae=calling_ae,
-            results={result.sop_uid: result for result in _as_sent(node, results, destination)},
+            results={result.sop_uid: result for result in dispatch.as_sent(config, results, destination)},
         )  # fmt: skip
         verdict = proof.prove(destination.proof, delivery, earlier, accepted)
     except (Transient, ConfigError, faults.InjectedFault) as error:
@@ -167,31 +163,6 @@ def deliver(node: Node, task: Task, destination: Destination) -> bool:
         return True
     _conclude(node, task, parcel, verdict)
     return True
-
-
-def _store(node: Node, task: Task, parcel: Parcel, destination: Destination, address: Address) -> list[str]:
-    """Send a parcel, or its copies without the patient; returns the SOP Instance UIDs that were accepted.
-
-    Raises if one object is refused.
-    """
-    if not task.attempts:
-        node.trail.begins(destination, parcel.results)
-    try:
-        with TemporaryDirectory(prefix="dicomnode-") as folder:
-            sent = strip(parcel, Path(folder), key_of(node.config.data_dir)) if destination.deidentify else parcel
-            paths = [result.path for result in sent.results]
-            outcomes = send(paths, address, calling_ae=node.config.receive.ae_title, instead=sent.instead)
-    except Transient as error:
-        if not task.attempts:
-            node.trail.not_sent(destination, parcel.results, str(error))
-        raise
-    node.trail.sent(destination, parcel.results, outcomes)
-    refused = [f"{r.kind}: {o.problem}" for r, o in zip(parcel.results, outcomes, strict=True) if o.problem]
-    if refused:
-        kind = Transient if any(outcome.transient for outcome in outcomes) else Permanent
-        raise kind("; ".join(refused))
-    logger.info("results sent", extra={"study": task.study_id, "destination": task.name})
-    return [outcome.sop_uid for outcome in outcomes]
 
 
 def _conclude(node: Node, task: Task, parcel: Parcel, verdict: proof.Verdict) -> None:
@@ -208,14 +179,6 @@ def _conclude(node: Node, task: Task, parcel: Parcel, verdict: proof.Verdict) ->
             logger.error("results not held", extra=about)
         else:
             _try_again(node, task, verdict.why)
-
-
-def _as_sent(node: Node, results: Sequence[StoredResult], destination: Destination) -> list[StoredResult]:
-    """The results under the UIDs by which a destination knows them."""
-    if not destination.deidentify:
-        return list(results)
-    key = key_of(node.config.data_dir)
-    return [rename(result, key) for result in results]
 
 
 def _save(node: Node, task: Task, result: sr.Result) -> StoredResult:

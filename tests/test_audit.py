@@ -303,7 +303,9 @@ def test_an_analysis_and_its_delivery_are_written_once_however_often_it_is_tried
     uid = hospital.receive(neck(tmp_path))
     hospital.assemble(uid)
     assert hospital.infer()
-    monkeypatch.setattr(node, "send", lambda *_, **__: (_ for _ in ()).throw(Transient("PACS does not answer")))
+    monkeypatch.setattr(
+        "dicomnode.network.send.send", lambda *_, **__: (_ for _ in ()).throw(Transient("PACS does not answer"))
+    )
     assert hospital.deliver() and hospital.deliver()
     monkeypatch.undo()
     assert hospital.deliver()

@@ -209,9 +209,9 @@ def test_a_destination_outside_gets_nothing_of_a_fully_tagged_study(outside, tmp
 
 
 def test_what_cannot_be_stripped_is_not_sent(outside, tmp_path, monkeypatch):
-    from dicomnode import node
+    from dicomnode import dispatch
 
-    monkeypatch.setattr(node, "strip", lambda *_: (_ for _ in ()).throw(NotImplementedError("VR")))
+    monkeypatch.setattr(dispatch, "strip", lambda *_: (_ for _ in ()).throw(NotImplementedError("VR")))
     uid = outside.receive(neck(tmp_path))
     outside.assemble(uid)
     assert outside.infer()

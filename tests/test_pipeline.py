@@ -114,4 +114,4 @@ def test_only_the_gates_the_dicom_data_sets_and_the_phantom_writers_know_dicom()
     users = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if "pydicom" in imports(path)}
     data_sets = {"datasets/axial_ct.py", "datasets/cspine.py", "datasets/rsna2024.py"}
     phantom_writers = {"phantom/dicom.py", "phantom/dose_report.py", "phantom/headers.py", "phantom/mr/dicom.py"}
-    assert users == {"volume.py", "preprocess/input_limits.py"} | data_sets | phantom_writers
+    assert users == {"volume.py", "pixel_size.py", "preprocess/input_limits.py"} | data_sets | phantom_writers

@@ -65,15 +65,18 @@ class Trial:
             self._send(self._new_study(), kill_after=self._rng.randrange(1, self._slices))
         else:
             self.reach(fault, moment)
-            time.sleep(self._rng.uniform(0, SPREAD_SECONDS))
+            if fault:  # what nothing stretches may be over
+                time.sleep(self._rng.uniform(0, SPREAD_SECONDS))
             self.node.kill_group()
         self.kills += 1
-        self.moments += self._moments()
+        # What was on its way to the PACS may have arrived after the kill.
+        self.moments += self._moments() | Counter({moment: 1})
 
     def reach(self, fault: str, *moments: str) -> None:
-        """Start the node and send it a new study; return when there is a study at each of these moments."""
+        """Start the node and send it as many new studies; return when there is a study at each of these moments."""
         self._start(fault)
-        self._send(self._new_study())
+        for _ in moments:
+            self._send(self._new_study())
         wait_for(f"studies that are {moments}", lambda: self._moments().keys() >= set(moments), 180)
 
     def _new_study(self) -> list[Path]:
