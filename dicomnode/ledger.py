@@ -112,14 +112,7 @@ class Ledger:
     def end_association(self, association: str, ending: str) -> None:
         """Record how an association ended, and have assembly look at its studies now."""
         with self._begin() as db:
-            mine = transfer.c.association == association
-            db.execute(sa.update(transfer).where(mine).values(ending=ending))
-            uids = sa.select(transfer.c.study_uid).where(mine)
-            db.execute(
-                sa.update(study)
-                .where(study.c.uid.in_(uids), study.c.state == State.RECEIVING)
-                .values(deadline_at=clock.now())
-            )
+            _end(db, transfer.c.association == association, ending)
 
     def lose_open_associations(self, whole: Callable[[Instance], bool]) -> int:
         """At the receiver's start: associations that were open when it ended brought all they ever will.
@@ -135,7 +128,7 @@ class Ledger:
             ).mappings()
             broken = [row["id"] for row in rows.all() if not whole(schema.instance_of(row))]
             db.execute(sa.delete(instance).where(instance.c.id.in_(broken)))
-            db.execute(sa.update(transfer).where(transfer.c.ending == "open").values(ending="lost"))
+            _end(db, transfer.c.ending == "open", "lost")
             return len(broken)
 
     # -- assembly -------------------------------------------------------------------------------------------
@@ -386,6 +379,14 @@ class Ledger:
         # A reader must not queue for the write lock, or polling would slow the receiver down.
         with self.engine.connect().execution_options(reading=True) as db:
             yield db
+
+
+def _end(db: Connection, mine: sa.ColumnElement[bool], ending: str) -> None:
+    """Associations have ended: their studies, which may have been put off until then, are looked at now."""
+    uids = sa.select(transfer.c.study_uid).where(mine)
+    brought = (study.c.uid.in_(uids), study.c.state == State.RECEIVING)
+    db.execute(sa.update(study).where(*brought).values(deadline_at=clock.now()))
+    db.execute(sa.update(transfer).where(mine).values(ending=ending))
 
 
 def connect(url: str) -> Ledger:

@@ -158,7 +158,7 @@ def _doom(db: Connection, paths: Iterable[str]) -> None:
 
 
 def _without_findings(document: Mapping[str, Any]) -> dict[str, Any]:
-    scores: dict[str, Any] = {"case": None, "threshold": None, "slices": [], "levels": {}}
+    scores: dict[str, Any] = {"case": None, "threshold": None, "slices": [], "levels": {}, "group": None}
     return {**document, "findings": [], "quality": [], "refused": [], "scores": scores}
 
 

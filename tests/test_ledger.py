@@ -336,6 +336,15 @@ def test_after_the_receivers_death_open_associations_are_lost_and_an_unflushed_i
     assert len(it.instances) == 5
 
 
+def test_after_the_receivers_death_a_study_that_waited_for_an_open_association_is_looked_at_now(book):
+    receive(book, *series(1, slices=3), association="cut")
+    seen = book.study("1.2")
+    book.wait(seen, seen.last_at + 500, "an association is still open")
+    assert book.studies_to_assemble(time.time() + 1) == []
+    book.lose_open_associations(lambda item: True)
+    assert book.studies_to_assemble(time.time() + 1) == ["1.2"]
+
+
 def test_a_study_whose_only_image_was_forgotten_disappears_and_may_come_again(book):
     [item] = series(slices=1)
     receive(book, item)

@@ -385,8 +385,23 @@ def test_a_data_set_of_phantoms_is_labelled_studies():
     assert np.abs(body - expected).max() < 15
 
 
+def test_phantoms_with_an_injured_cord_can_be_asked_for():
+    everybody, injured = open_dataset("cervical:standard@0+40"), open_dataset("cervical:standard:injured@0+40")
+    assert set(injured.names) < set(everybody.names)
+    groups = {name: group(sample_spec(int(name.rsplit("-", 1)[1]), "cervical")) for name in everybody.names}
+    assert {name for name, one in groups.items() if one == "injured"} == set(injured.names) != set()
+
+
 @pytest.mark.parametrize(
-    "place", ["lumbar", "thoracic:easy@0+1", "lumbar:odd@0+1", "lumbar:easy@0", "lumbar:easy@8999999+2"]
+    "place",
+    [
+        "cervical:standard:ill@0+1",
+        "lumbar",
+        "thoracic:easy@0+1",
+        "lumbar:odd@0+1",
+        "lumbar:easy@0",
+        "lumbar:easy@8999999+2",
+    ],
 )
 def test_a_data_set_that_is_not_there_is_refused(place):
     with pytest.raises(UnusableData, match="phantom_mr"):

@@ -1,9 +1,13 @@
-"""MR phantoms as a labelled data set: `phantom_mr:REGION:PROFILE@FIRST+COUNT`, as in `phantom_mr:lumbar:hard@0+90`."""
+"""MR phantoms as a labelled data set: `phantom_mr:REGION:PROFILE@FIRST+COUNT`, as in `phantom_mr:lumbar:hard@0+90`.
+
+`phantom_mr:cervical:standard:injured@0+90` are only those of the first 90 seeds that have an injured cord.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from inference.datasets.labelled import UnusableData
 from inference.datasets.labelled_mr import LabelledMR, MRSeries
@@ -11,7 +15,10 @@ from inference.datasets.phantom import profile_and_seeds
 from inference.phantom.mr.boxes import boxes, measurements, structures
 from inference.phantom.mr.rendering import Image, RenderedMR, affine, render
 from inference.phantom.mr.sampling import sample_spec
-from inference.phantom.mr.specification import GENERATOR_VERSION, REGIONS, Region
+from inference.phantom.mr.specification import GENERATOR_VERSION, INJURIES, REGIONS, Region
+
+#: How these are asked for.
+INJURED = "injured"
 
 
 @dataclass(frozen=True)
@@ -21,10 +28,18 @@ class MRPhantoms:
     region: Region
     profile: str
     seeds: range
+    #: Only those with an injured cord.
+    injured: bool = False
 
-    @property
+    @cached_property
     def names(self) -> Sequence[str]:
-        return [f"{self.region}-mr-v{GENERATOR_VERSION}-{self.profile}-{seed}" for seed in self.seeds]
+        chosen = [seed for seed in self.seeds if self._wanted(seed)]
+        return [f"{self.region}-mr-v{GENERATOR_VERSION}-{self.profile}-{seed}" for seed in chosen]
+
+    def _wanted(self, seed: int) -> bool:
+        if not self.injured:
+            return True
+        return any(lesion.kind in INJURIES for lesion in sample_spec(seed, self.region, self.profile).cord)
 
     def load(self, name: str) -> LabelledMR:
         """Render the phantom of a name."""
@@ -59,11 +74,15 @@ def _series(phantom: RenderedMR, image: Image) -> MRSeries:
 
 
 def open_dataset(place: str) -> MRPhantoms:
-    """Parse REGION:PROFILE@FIRST+COUNT. Raises UnusableData for anything else, and for seeds that are reserved."""
+    """Parse REGION:PROFILE@FIRST+COUNT, `:injured` after the profile if only such phantoms are wanted.
+
+    Raises UnusableData for anything else, and for seeds that are reserved.
+    """
     name, _, rest = place.partition(":")
     region = next((known for known in REGIONS if known == name), None)
     if region is None:
         raise UnusableData(
             f"phantom_mr:{place}: write phantom_mr:REGION:PROFILE@FIRST+COUNT, REGION {' or '.join(REGIONS)}"
         )
-    return MRPhantoms(region, *profile_and_seeds(f"phantom_mr:{region}", rest))
+    profile, seeds = profile_and_seeds(f"phantom_mr:{region}", rest.replace(f":{INJURED}@", "@"))
+    return MRPhantoms(region, profile, seeds, injured=f":{INJURED}@" in rest)
