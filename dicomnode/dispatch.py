@@ -13,15 +13,15 @@ from dicomnode.deidentify import key_of, rename, strip
 from dicomnode.errors import Permanent, Transient
 from dicomnode.network import send
 from dicomnode.parcel import Parcel
-from dicomnode.peers import destination_address
 from dicomnode.task import StoredResult, Task
 
 logger = logging.getLogger(__name__)
 
 
-def store(config: Config, trail: Trail, task: Task, parcel: Parcel, destination: Destination) -> list[str]:
+def store(
+    config: Config, trail: Trail, task: Task, parcel: Parcel, destination: Destination, address: send.Address
+) -> list[str]:
     """Send a parcel; returns the SOP Instance UIDs that were accepted. Raises Transient or Permanent if one is not."""
-    address = destination_address(config, destination)
     if not task.attempts:
         trail.begins(destination, parcel.results)
     try:

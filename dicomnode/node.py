@@ -146,7 +146,9 @@ def deliver(node: Node, task: Task, destination: Destination) -> bool:
         faults.reach("sending")
         address, calling_ae = destination_address(config, destination), config.receive.ae_title
         earlier = node.claims.of(task)
-        accepted = earlier[-1].sop_uids if earlier else dispatch.store(config, node.trail, task, parcel, destination)
+        accepted = (
+            earlier[-1].sop_uids if earlier else dispatch.store(config, node.trail, task, parcel, destination, address)
+        )
         faults.reach("sent")
         there = not earlier  # it has just taken something: others need not wait because this one is not proven
         delivery = proof.Delivery(

@@ -31,6 +31,8 @@ class Found:
     """One lesion, or one disc, of a series."""
 
     linked: Linked
+    #: Those of the boxes that are sure enough to show where it is; the surest one if none is.
+    shown: Linked
     #: The class that is reported.
     label: str
     #: Calibrated, of the surest box of a class of the target, or of `label` if that is none of them.
@@ -89,8 +91,10 @@ def _found(linked: Linked, target: Collection[str], thresholds: Mapping[str, flo
     sure = [box for box in linked.boxes if box.label in target and box.probability >= thresholds[box.label]]
     label = Linked(boxes=tuple(sure)).label if sure else linked.label
     counted = target if label in target else (label,)
+    enough = [box for box in linked.boxes if box.label in counted and box.probability >= thresholds[box.label]]
     return Found(
         linked=linked,
+        shown=Linked(boxes=tuple(enough) or linked.boxes[:1]),
         label=label,
         probability=max(box.probability for box in linked.boxes if box.label in counted),
     )

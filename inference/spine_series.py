@@ -219,7 +219,8 @@ def reported(model: Model, searched: Searched) -> list[Found]:
     decision = searched.decision
     sure = [one for one in searched.found if one.probability >= decision.boxes[one.label]]
     targets = [one for one in searched.found if one.label in model.subject.target]
-    shown = [one for one in sure if one in targets] or targets[:1] if searched.case >= decision.study else []
+    positive = searched.case >= decision.study
+    shown = ([one for one in sure if one in targets] or targets[:1]) if positive else []
     return [*shown, *(one for one in sure if one.label in _KEYS and one not in targets)]
 
 
@@ -261,7 +262,7 @@ def not_applicable(model: Model, volume: Volume, reason: str) -> Analysis:
 
 
 def _finding(model: Model, seen: Seen, one: Found, number: int) -> Finding:
-    low, high = seen.sagittal.box_back(one.linked.extent(seen.sagittal.array.shape))
+    low, high = seen.sagittal.box_back(one.shown.extent(seen.sagittal.array.shape))
     key = np.zeros(len(seen.sagittal.array), bool)
     key[one.key.slice] = True
     lesion = one.label in spine_mr.LESIONS
@@ -282,10 +283,10 @@ def _finding(model: Model, seen: Seen, one: Found, number: int) -> Finding:
 def _measurements(model: Model, seen: Seen, one: Found) -> Iterator[Measurement]:
     """Head to feet of a lesion where it is longest; reach or slip of a disc between two outlined vertebrae."""
     if one.label in spine_mr.LESIONS:
-        length = max(box.edges[3] - box.edges[1] for box in one.linked.boxes) * seen.sagittal.spacing[1]
+        length = max(box.edges[3] - box.edges[1] for box in one.shown.boxes) * seen.sagittal.spacing[1]
         yield Measurement(name=model.codes["length"], value=round(length, 1), unit="mm")
         return
-    slices = {box.slice for box in one.linked.boxes}
+    slices = {box.slice for box in one.shown.boxes}
     measures = None if one.level is None else spine_findings.measures(seen.searched.outlines, one.level, slices)
     if measures is not None and one.label == "herniation":
         value = round(measures.herniation_mm, 1)

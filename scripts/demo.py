@@ -101,6 +101,7 @@ def archive_unless_configured() -> Iterator[Archive | None]:
     archive = Archive(OUT / "archive", "ARCHIVE")
     listener = Listener(archive, host="127.0.0.1", port=0)
     place = {"name": "archive", "ae_title": "ARCHIVE", "host": "127.0.0.1", "port": listener.port}
+    place["proof"] = "none"  # it takes objects and answers no questions
     os.environ["DICOMNODE_DESTINATION"] = json.dumps([place])
     step(f"archive ARCHIVE listens on port {listener.port}")
     try:

@@ -83,7 +83,13 @@ def test_a_finding_is_judged_by_the_box_over_which_it_lies(tmp_path, monkeypatch
             replace(boxes[0], edges=(8, 10, 26, 18)),
         ]
         found = [
-            Found(linked=Linked(boxes=(box,)), label="slip", probability=box.probability, level="L4/L5")
+            Found(
+                linked=Linked(boxes=(box,)),
+                shown=Linked(boxes=(box,)),
+                label="slip",
+                probability=box.probability,
+                level="L4/L5",
+            )
             for box in (*boxes, *away)
         ]
         outlines = Outlines(labels=labels, spacing=SPACING)

@@ -389,21 +389,3 @@ def test_a_study_that_lost_its_only_image_is_forgotten(hospital, tmp_path):
     hospital.node.ledger.forget(instance)
     hospital.assemble(uid)
     assert hospital.node.ledger.studies() == []
-
-
-def test_what_an_analysis_had_written_when_it_was_cut_off_goes_when_a_newer_one_is_done(
-    hospital, tmp_path, monkeypatch
-):
-    files = neck(tmp_path, slices=30)
-    uid = hospital.receive(files[:25])
-    hospital.assemble(uid)
-    with monkeypatch.context() as patch:
-        patch.setattr(ledger.Ledger, "finish_analysis", lambda *_, **__: _no_space())
-        with pytest.raises(OSError, match="No space"):
-            hospital.infer()
-    hospital.node.ledger.release_owner("w", died=None)
-    hospital.receive(files)
-    hospital.assemble(uid)
-    assert hospital.infer()
-    results = hospital.node.spool.results_folder(uid)
-    assert {str(path) for path in results.iterdir()} == {r["path"] for r in hospital.node.ledger.rows(schema.result)}

@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.datasets.labelled import UnusableData
 from inference.datasets.labelled_mr import CANAL, CORD, DISC, VERTEBRAE
-from inference.datasets.phantom_mr import open_dataset
 from inference.phantom.mr import spines
 from inference.phantom.mr.boxes import boxes, structures
 from inference.phantom.mr.course import course_of
@@ -358,51 +356,3 @@ def test_pixels_are_the_same_in_another_process_with_two_threads():
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == digest(plain("lumbar"))
-
-
-def test_a_data_set_of_phantoms_is_labelled_studies():
-    dataset = open_dataset("lumbar:easy@21+2")
-    assert dataset.names == ["lumbar-mr-v1-easy-21", "lumbar-mr-v1-easy-22"]
-    study = dataset.load(dataset.names[0])
-    assert [(one.sequence, one.plane) for one in study.series] == [
-        ("T1", "sagittal"),
-        ("T2", "sagittal"),
-        ("STIR", "sagittal"),
-        ("T2", "axial"),
-    ]
-    for one in study.series:
-        assert one.values.dtype == np.float32
-        assert one.structures.shape == one.values.shape
-        assert all(0 <= box.slice < len(one.values) for box in one.boxes)
-        assert all(box.left < box.right and box.top < box.bottom for box in one.boxes)
-    assert {"L3/L4", "L4/L5"} <= set(study.measurements)
-    assert {box.level for box in study.series[1].boxes} <= set(study.measurements)
-    # The affine leads from the middle of a vertebra in the map to where it was put.
-    spec = sample_spec(21, "lumbar", "easy")
-    places = np.argwhere(study.series[0].structures == VERTEBRAE["L3"])
-    body = study.series[0].affine[:3] @ np.append(np.median(places, axis=0), 1)
-    expected = np.add(spec.vertebra("L3").centre, spec.scan.table)
-    assert np.abs(body - expected).max() < 15
-
-
-def test_phantoms_with_an_injured_cord_can_be_asked_for():
-    everybody, injured = open_dataset("cervical:standard@0+40"), open_dataset("cervical:standard:injured@0+40")
-    assert set(injured.names) < set(everybody.names)
-    groups = {name: group(sample_spec(int(name.rsplit("-", 1)[1]), "cervical")) for name in everybody.names}
-    assert {name for name, one in groups.items() if one == "injured"} == set(injured.names) != set()
-
-
-@pytest.mark.parametrize(
-    "place",
-    [
-        "cervical:standard:ill@0+1",
-        "lumbar",
-        "thoracic:easy@0+1",
-        "lumbar:odd@0+1",
-        "lumbar:easy@0",
-        "lumbar:easy@8999999+2",
-    ],
-)
-def test_a_data_set_that_is_not_there_is_refused(place):
-    with pytest.raises(UnusableData, match="phantom_mr"):
-        open_dataset(place)

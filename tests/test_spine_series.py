@@ -142,6 +142,13 @@ def test_a_lesion_is_reported_with_place_size_and_group(answered):
     assert "said of the names" in found.quality
 
 
+def test_boxes_that_are_not_sure_enough_do_not_stretch_a_finding(answered):
+    found = answered(CORD_INJURY, [*LESION, (4, "oedema", 0.2, 30, 60, 80, 68)])
+    (lesion,) = found.findings
+    assert lesion.box == ((2, 48, 60), (4, 66, 68))
+    assert lesion.measurements[0].value == 18.0
+
+
 def test_places_are_those_of_the_volume_however_the_patient_was_scanned(answered):
     found = answered(CORD_INJURY, LESION, volume(turned=True))
     (lesion,) = found.findings

@@ -24,7 +24,7 @@ from dicomnode.network.archive import Archive
 from dicomnode.process import read_studies
 from dicomnode.supervise import Life
 from tests.receivers import soon
-from tests.test_node import NAME, Hospital, neck
+from tests.test_node import NAME, Hospital, _no_space, neck
 
 #: The steps that a study has behind it at each moment.
 MOMENTS = {"b": 0, "c": 1, "e": 2, "g": 3}
@@ -378,3 +378,19 @@ def test_a_disk_that_takes_nothing_holds_the_work_until_it_does(tmp_path, how):
         finish(ward, uid)
         ward.go_offline()
         ward.node.ledger.engine.dispose()
+
+
+def test_what_an_analysis_had_written_when_it_was_cut_off_goes_when_a_newer_one_is_done(ward, tmp_path, monkeypatch):
+    files = neck(tmp_path, slices=30)
+    uid = ward.receive(files[:25])
+    ward.assemble(uid)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.Ledger, "finish_analysis", lambda *_, **__: _no_space())
+        with pytest.raises(OSError, match="No space"):
+            ward.infer()
+    ward.node.ledger.release_owner("w", died=None)
+    ward.receive(files)
+    ward.assemble(uid)
+    assert ward.infer()
+    results = ward.node.spool.results_folder(uid)
+    assert {str(path) for path in results.iterdir()} == {r["path"] for r in ward.node.ledger.rows(schema.result)}

@@ -45,7 +45,7 @@ def judge(model: Model, study: Study) -> list[Judged]:
             if truth is None:
                 continue
             true_label, true_level = truth
-            slices = {box.slice for box in one.linked.boxes}
+            slices = {box.slice for box in one.shown.boxes}
             known = one.level and "/" in one.level and one.level in study.measurements
             measured = spine_findings.measures(searched.outlines, one.level or "", slices) if known else None
             judged.append(
