@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.integration import load
 from tests.integration.crash import AIMS, Trial, run
 
 
@@ -19,11 +20,12 @@ def main() -> None:
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--kills", type=int, default=200)
     amount.add_argument("--hours", type=float)
+    amount.add_argument("--instances", type=int, help="no kills but one: send so many images and measure")
     parser.add_argument("--slices", type=int, default=100, help="images of each study; at least 20")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311 - no secret
     parser.add_argument("--json", action="store_true", help="print one JSON document at the end")
     options = parser.parse_args()
-    document = soak(options)
+    document = measure(options) if options.instances else soak(options)
     print(json.dumps(document) if options.json else "\n".join(f"{key}: {value}" for key, value in document.items()))
     sys.exit(bool(document["problems"]))
 
@@ -55,6 +57,15 @@ def soak(options: argparse.Namespace) -> dict[str, object]:
             "seconds": round(time.monotonic() - start),
             "problems": problems,
         }
+
+
+def measure(options: argparse.Namespace) -> dict[str, object]:
+    """Return what tests/integration/load.py measures over so many images."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Trial(Path(folder), seed=options.seed, slices=options.slices, pacs_takes_seconds=0) as trial,
+    ):
+        return load.run(trial, options.instances, tell)
 
 
 def tell(text: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from dicomnode import schema
 from dicomnode.spool import digest_of
 from dicomnode.study import State
-from tests.integration.programs import FINAL, STAND_IN, Node, Orthanc, dcmtk, wait_for
+from tests.integration.programs import FINAL, STAND_IN, Node, Orthanc, dcmtk, free_port, wait_for
 from tests.integration.test_recovery import sha256, write_series
 
 SPREAD_SECONDS = 0.3  # between the moment that is aimed at and the kill
@@ -38,10 +38,12 @@ AIMS = [(moment, fault) for moment, faults in MOMENTS.items() for fault in fault
 class Trial:
     """A node, its PACS, and what the node owes to its senders."""
 
-    def __init__(self, folder: Path, *, seed: int, slices: int = 24) -> None:
-        self._folder, self._slices, self._rng = folder, slices, random.Random(seed)
-        self.pacs = Orthanc(folder / "pacs", takes_seconds=0.3)  # else a study is sent faster than one can aim
-        self.node = Node(folder / "node", destinations={"pacs": self.pacs.address}, program=STAND_IN)
+    def __init__(self, folder: Path, *, seed: int, slices: int = 24, pacs_takes_seconds: float = 0.3) -> None:
+        self._folder, self.slices, self._rng = folder, slices, random.Random(seed)
+        # For each object, else a study is sent faster than one can aim.
+        self.pacs = Orthanc(folder / "pacs", takes_seconds=pacs_takes_seconds)
+        destinations = {"pacs": self.pacs.address}
+        self.node = Node(folder / "node", destinations=destinations, program=STAND_IN, web=free_port())
         #: Digest of every image that was acknowledged, by SOP Instance UID.
         self.acknowledged: dict[str, str] = {}
         #: How many studies a kill found at each moment.
@@ -61,8 +63,8 @@ class Trial:
     def strike(self, moment: str, fault: str) -> None:
         """Start the node, send it a new study, kill it when it has a study at this moment."""
         if moment == "arriving":
-            self._start(fault)
-            self._send(self._new_study(), kill_after=self._rng.randrange(1, self._slices))
+            self.start(fault)
+            self.send_study(kill_after=self._rng.randrange(1, self.slices))
         else:
             self.reach(fault, moment)
             if fault:  # what nothing stretches may be over
@@ -74,18 +76,21 @@ class Trial:
 
     def reach(self, fault: str, *moments: str) -> None:
         """Start the node and send it as many new studies; return when there is a study at each of these moments."""
-        self._start(fault)
+        self.start(fault)
         for _ in moments:
-            self._send(self._new_study())
+            self.send_study()
         wait_for(f"studies that are {moments}", lambda: self._moments().keys() >= set(moments), 180)
 
-    def _new_study(self) -> list[Path]:
+    def send_study(self, *, kill_after: int = 0) -> None:
+        """Send a new study and note what is acknowledged; kill the node after so many acknowledgements."""
         self.studies += 1
-        return write_series(self._folder / "in", study=str(self.studies), slices=self._slices, body_part="CSPINE")
+        files = write_series(self._folder / "in", study=str(self.studies), slices=self.slices, body_part="CSPINE")
+        self._send(files, kill_after=kill_after)
 
     def examine(self) -> list[str]:
         """Let the node finish undisturbed, stop it, and return everything that is not as it must be."""
-        self._start()
+        if self.node.process is None or self.node.process.poll() is not None:
+            self.start()
         book = self.node.ledger
         wait_for("all answers", lambda: all(row["state"] in FINAL for row in book.studies()), 120 + self.studies)
         kept = self.node.digests()
@@ -95,7 +100,7 @@ class Trial:
         status = self.node.stop()
         return problems + ([f"the node ended with exit status {status}"] if status else [])
 
-    def _start(self, fault: str = "") -> None:
+    def start(self, fault: str = "") -> None:
         """Start the node, see that it kept its word, and send what the last kill interrupted."""
         self.node.start(**({"DICOMNODE_FAULT": fault} if fault else {}))
         kept = {item.sop_uid: digest_of(item) for item in self.node.ledger.instances()}
@@ -128,7 +133,7 @@ class Trial:
         found: Counter[str] = Counter()
         for study in book.studies():
             if study["state"] == State.RECEIVING:
-                found["arriving" if study["instances"] < self._slices else "arrived"] += 1
+                found["arriving" if study["instances"] < self.slices else "arrived"] += 1
         for task in book.rows(schema.task, kind="infer"):
             found[{"ready": "queued", "running": "analysing"}.get(task["state"], "")] += 1
         for task in [t for state in ("ready", "running") for t in book.rows(schema.task, kind="deliver", state=state)]:
@@ -148,7 +153,7 @@ class Trial:
             document = self.node.study(row["uid"])
             current = {result["sop_uid"]: result["kind"] for result in document["results"]}
             explained |= current.keys() | set(document["superseded"])
-            if row["state"] != "done" or sorted(current.values()) != KINDS or row["instances"] != self._slices:
+            if row["state"] != "done" or sorted(current.values()) != KINDS or row["instances"] != self.slices:
                 problems.append(f"study {row['uid']}: {row['state']}, {row['instances']} images, {current}")
             problems += [f"{uid} of study {row['uid']} is not in the PACS" for uid in current.keys() - there]
         return problems + [f"{uid} in the PACS is of no study's answer" for uid in there - explained]
