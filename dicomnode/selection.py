@@ -79,6 +79,14 @@ class Choice:
     companion: Contrast | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Objection:
+    """Why a pipeline does not get a series, and how many questions it had passed before."""
+
+    passed: int
+    reason: str
+
+
 def load(path: Path) -> Rules:
     """Read the rules; raises ConfigError naming the file and the key."""
     try:
@@ -88,16 +96,20 @@ def load(path: Path) -> Rules:
 
 
 def choose(study: Study, rules: Rules) -> list[Choice]:
-    """Judge every series of a study; each pipeline gets at most one, and its companions."""
-    choices = {series.uid: Choice(series_uid=series.uid, pipeline=None, reason="") for series in study.series}
+    """Judge every series of a study; each pipeline gets at most one, and its companions.
+
+    Of a series that fits none, the reason is the objection of the rule that it came nearest to.
+    """
+    choices: dict[str, Choice] = {}
+    nearest = dict.fromkeys((series.uid for series in study.series), Objection(passed=-1, reason="there are no rules"))
     for rule in rules.pipeline:
         fitting = []
         for series in study.series:
-            objection = why_not(series, rule, rules.never)
+            objection = why_not(series, rule, rules)
             if objection is None:
                 fitting.append(series)
-            elif choices[series.uid].pipeline is None:
-                choices[series.uid] = Choice(series_uid=series.uid, pipeline=None, reason=objection)
+            elif objection.passed > nearest[series.uid].passed:
+                nearest[series.uid] = objection
         fitting.sort(key=lambda series: _rank(series, rule))
         for place, series in enumerate(fitting):
             if place == 0:
@@ -106,60 +118,68 @@ def choose(study: Study, rules: Rules) -> list[Choice]:
                 reason = f"fits {rule.name}, but series {_number(fitting[0])} fits better"
             pipeline = rule.name if place == 0 else None
             choices[series.uid] = Choice(series_uid=series.uid, pipeline=pipeline, reason=reason)
-        for choice in _companions(study, rule, rules.never, fitting[:1]):
+        for choice in _companions(study, rule, rules, fitting[:1]):
             choices[choice.series_uid] = choice
-    return [choices[series.uid] for series in study.series]
+    unwanted = {
+        uid: Choice(series_uid=uid, pipeline=None, reason=objection.reason) for uid, objection in nearest.items()
+    }
+    return [choices.get(series.uid, unwanted[series.uid]) for series in study.series]
 
 
-def _companions(study: Study, rule: Rule, never: Never, chosen: Sequence[Series]) -> list[Choice]:
+def _companions(study: Study, rule: Rule, rules: Rules, chosen: Sequence[Series]) -> list[Choice]:
     """The best series of each further contrast that lies in the coordinates of the chosen one."""
     found = []
     for main in chosen:
         beside = [s for s in study.series if s.value("FrameOfReferenceUID") == main.value("FrameOfReferenceUID")]
         for wanted in rule.companions:
             like = rule.model_copy(update={"contrast": wanted})
-            fitting = [series for series in beside if why_not(series, like, never) is None]
+            fitting = [series for series in beside if why_not(series, like, rules) is None]
             for series in sorted(fitting, key=lambda series: _rank(series, rule))[:1]:
                 reason = f"goes with series {_number(main)} to {rule.name} as {wanted}: {_describe(series)}"
                 found.append(Choice(series_uid=series.uid, pipeline=rule.name, reason=reason, companion=wanted))
     return found
 
 
-def why_not(series: Series, rule: Rule, never: Never) -> str | None:
-    """The first reason against giving a series to a pipeline; None if there is none."""
+def why_not(series: Series, rule: Rule, rules: Rules) -> Objection | None:
+    """The first objection to giving a series to a pipeline; None if there is none."""
+    for passed, check in enumerate((_other_kind, _never, _wrong_region, _wrong_geometry, _wrong_contrast)):
+        if reason := check(series, rule, rules):
+            return Objection(passed=passed, reason=reason)
+    return None
+
+
+def _other_kind(series: Series, rule: Rule, _rules: Rules) -> str | None:
     if series.value("Modality") != rule.modality:
         return f"modality {series.value('Modality') or 'missing'}, {rule.name} wants {rule.modality}"
-    if not UID(series.instances[0].sop_class_uid).name.endswith("Image Storage"):
-        return f"not images: {UID(series.instances[0].sop_class_uid).name}"
-    return (
-        _never(series, never)
-        or _wrong_region(series, rule)
-        or _wrong_geometry(series, rule)
-        or _wrong_contrast(series, rule)
-    )
+    name = UID(series.instances[0].sop_class_uid).name
+    return None if name.endswith("Image Storage") else f"not images: {name}"
 
 
-def _never(series: Series, never: Never) -> str | None:
+def _never(series: Series, _rule: Rule, rules: Rules) -> str | None:
     types = {str(word).upper() for i in series.instances for word in _as_list(i.header.get("ImageType"))}
-    if unwanted := types & set(never.image_type):
+    if unwanted := types & set(rules.never.image_type):
         return f"image type {', '.join(sorted(unwanted))}"
     if any(float(i.header.get("SamplesPerPixel", 1)) != 1 for i in series.instances):
         return "colour images: not a CT or MR acquisition"
     text = _text(series, "SeriesDescription", "ProtocolName")
-    pattern = _first_match(never.description, text)
+    pattern = _first_match(rules.never.description, text)
     return f"description contains {pattern!r}" if pattern else None
 
 
-def _wrong_region(series: Series, rule: Rule) -> str | None:
+def _wrong_region(series: Series, rule: Rule, rules: Rules) -> str | None:
     body_part = str(series.value("BodyPartExamined") or "").upper()
-    if body_part in rule.body_part:
+    if body_part in rule.body_part or _first_match(
+        rule.description, _text(series, "SeriesDescription", "ProtocolName")
+    ):
         return None
-    if _first_match(rule.description, _text(series, "StudyDescription", "SeriesDescription", "ProtocolName")):
+    # A study of two regions names both: it does not overrule the series.
+    elsewhere = any(body_part in other.body_part for other in rules.pipeline)
+    if not elsewhere and _first_match(rule.description, _text(series, "StudyDescription")):
         return None
     return f"body part {body_part or 'not given'}, and no description names the region that {rule.name} wants"
 
 
-def _wrong_geometry(series: Series, rule: Rule) -> str | None:
+def _wrong_geometry(series: Series, rule: Rule, _rules: Rules) -> str | None:
     frames = series.value("NumberOfFrames")
     if frames is not None and frames > 1:
         # Enhanced objects keep their geometry per frame; the volume gate judges it when the file is read.
@@ -177,7 +197,7 @@ def _wrong_geometry(series: Series, rule: Rule) -> str | None:
     return None
 
 
-def _wrong_contrast(series: Series, rule: Rule) -> str | None:
+def _wrong_contrast(series: Series, rule: Rule, _rules: Rules) -> str | None:
     if rule.contrast is None or (found := contrast(series)) == rule.contrast:
         return None
     times = [f"{name} {value:g} ms" for name in ("TR", "TE", "TI") if (value := series.value(_TIMES[name])) is not None]

@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.special import expit
 from torch.nn.functional import adaptive_avg_pool1d
 
 from inference import engine, novelty, weights
-from inference.calibrated import logits
+from inference.calibrated import platt
 from inference.nets import detectors
 from inference.nets.detector_images import Detections, network_input
 from inference.novelty import Novelty
@@ -67,9 +66,8 @@ class Answer:
 
     def probabilities(self, calibration: Mapping[str, Mapping[str, float]]) -> np.ndarray:
         """(n,) how probable it is that a reader has drawn each box, by the manifest's calibration of its class."""
-        terms = [(calibration[label]["bias"], calibration[label]["weight"]) for label in self.labels.tolist()]
-        bias, weight = np.array(terms, float).reshape(-1, 2).T
-        return np.asarray(expit(bias + weight * logits(self.scores)))
+        pairs = zip(self.scores.tolist(), self.labels.tolist(), strict=True)
+        return np.array([platt(score, calibration[label]) for score, label in pairs])
 
 
 @dataclass(frozen=True, kw_only=True)

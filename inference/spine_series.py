@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from inference import codes, novelty, spine_correction, spine_findings, spine_levels, spine_mr
+from inference import codes, geometry, novelty, spine_correction, spine_findings, spine_levels, spine_mr
 from inference.calibrated import indeterminate, platt
 from inference.disc_measures import meyerding
 from inference.findings import Analysis, Code, Finding, Mask, Measurement, ModelIdentity
@@ -173,7 +173,7 @@ def search(model: Model, series: Mapping[str, Grid]) -> Searched:
     """Boxes, linked and named, in a sagittal T2 series, "T2", with its companions where there are any."""
     start = time.perf_counter()
     manifest, subject, values = model.manifest, model.subject, series["T2"].array
-    step, row, column = np.linalg.norm(series["T2"].affine[:3, :3], axis=0).tolist()
+    step, row, column = geometry.spacing(series["T2"].affine)
     answers = spine_mr.answers(
         model.detector, values, (row, column), size=manifest["input"]["size"], classes=subject.classes
     )

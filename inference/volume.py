@@ -19,7 +19,7 @@ from pydicom import Dataset
 from pydicom.multival import MultiValue
 from pydicom.pixels.utils import pixel_array
 
-from inference import pixel_size
+from inference import geometry, pixel_size
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,7 @@ class Volume:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Distance between voxel centres in mm, (slice, row, column); along the axis for a sheared volume."""
-        step, row, column = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(step), float(row), float(column)
+        return geometry.spacing(self.affine)
 
     @property
     def voxel_mm3(self) -> float:

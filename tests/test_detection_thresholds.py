@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from inference.calibrated import logits
 from inference.datasets.labelled import UnusableData
 from inference.evaluation.spine_detection import calibrated
-from inference.spine_mr import logits
 from inference.training.calibration import fit_platt
 from inference.training.detection_thresholds import calibrate, points
 from tests.detections import NOTHING, boxes, image, square

@@ -27,8 +27,8 @@ def stored(cache, *made):
     return mr_store.prepare_mr(text, cache=cache, progress=silent)
 
 
-def gathered(studies, subject=DISC, *, size=(72, 64), with_boxes=1.0, empty=1.0):
-    settings = ImageSettings(size=size, with_boxes=with_boxes, without_boxes=empty)
+def gathered(studies, subject=DISC, *, size=(72, 64), target=1.0, with_boxes=1.0, empty=1.0):
+    settings = ImageSettings(size=size, with_target=target, with_boxes=with_boxes, without_boxes=empty)
     return spine_images.gather(studies, subject, settings)
 
 
@@ -92,11 +92,20 @@ def test_shares_of_the_slices_with_and_without_boxes_are_always_the_same(tmp_pat
     assert 0.25 < (len(half) - len(none)) / (len(everything) - len(none)) < 0.75
     again = gathered(studies[:6], empty=0.5)
     assert [one.name for one in again.slices] == [one.name for one in half.slices][: len(again)]
-    few = gathered(studies, with_boxes=0.5, empty=0)
+    few = gathered(studies, target=0.5, empty=0)
     assert 0.25 < len(few) / len(none) < 0.75
     _, boxes, labels = next(everything[n] for n, one in enumerate(everything.slices) if not one.boxes)
     assert boxes.shape == (0, 4)
     assert labels.dtype == torch.int64
+
+
+def test_slices_with_a_target_have_a_share_of_their_own(tmp_path):
+    normal = [study("lumbar", n, labels=["disc"]) for n in range(12)]
+    studies = stored(tmp_path, *normal, *(study("lumbar", n, labels=ALL) for n in range(12, 15)))
+    few = gathered(studies, with_boxes=0.3, empty=0)
+    abnormal = [one for one in few.slices if any(box.label in DISC.target for box in one.boxes)]
+    assert len(abnormal) == 3 * len(MARKED)
+    assert 0 < len(few) - len(abnormal) < 12 * len(MARKED)
 
 
 def test_only_t2_that_was_read_counts(tmp_path):

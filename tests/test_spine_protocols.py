@@ -19,6 +19,7 @@ MODULES = {"shao2024": shao2024, "ppyolov2_lumbar": ppyolov2_lumbar}
 SHARED = f"""
 [images]
 size = [96, 96]
+with_target = 1.0
 with_boxes = 1.0
 without_boxes = 0.0
 {DETECTION}

@@ -39,6 +39,7 @@ test = "phantom_mr:{region}:standard@950000+3"
 
 [images]
 size = [96, 96]
+with_target = 1.0
 with_boxes = 1.0
 without_boxes = 0.3
 

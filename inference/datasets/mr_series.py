@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import SimpleITK
 
+from inference import geometry
 from inference.datasets.labelled import UnusableData
 from inference.datasets.labelled_mr import Plane
 
@@ -33,8 +34,7 @@ class Placed:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Between voxel centres, mm, (slice, row, column)."""
-        step, row, column = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(step), float(row), float(column)
+        return geometry.spacing(self.affine)
 
     @property
     def corners(self) -> np.ndarray:

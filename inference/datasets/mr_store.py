@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from inference import geometry
 from inference.datasets import open_mr_dataset, shelf
 from inference.datasets.labelled import UnusableData
 from inference.datasets.labelled_mr import ImageBox, LabelledMR, MRSeries, Plane, Weighting
@@ -52,8 +53,7 @@ class StoredSeries:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """mm, (slice, row, column)."""
-        step, row, column = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(step), float(row), float(column)
+        return geometry.spacing(self.affine)
 
 
 @dataclass(frozen=True, kw_only=True)

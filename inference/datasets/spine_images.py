@@ -25,7 +25,9 @@ class ImageSettings:
 
     #: (rows, columns).
     size: Sequence[int]
-    #: Of the slices with a box and of those without one, the shares that are learnt from.
+    #: Of the slices with a box of a target class, with other boxes only, and without any, the shares that are learnt
+    #: from.
+    with_target: float
     with_boxes: float
     without_boxes: float
 
@@ -88,7 +90,7 @@ def gather(studies: Sequence[Study], subject: Subject, settings: ImageSettings) 
         for study in studies
         if study.region == subject.region
         for one in marked(study)
-        if lot(one.name) < (settings.with_boxes if one.boxes else settings.without_boxes)
+        if lot(one.name) < _share(one, subject, settings)
     )
     found = {box.label for one in slices for box in one.boxes}
     if not found <= set(subject.classes):
@@ -102,6 +104,12 @@ def gather(studies: Sequence[Study], subject: Subject, settings: ImageSettings) 
             f"in a {subject.region} spine: add studies"
         )
     return SpineImages(slices=slices, classes=subject.classes, size=(settings.size[0], settings.size[1]))
+
+
+def _share(one: Marked, subject: Subject, settings: ImageSettings) -> float:
+    if any(box.label in subject.target for box in one.boxes):
+        return settings.with_target
+    return settings.with_boxes if one.boxes else settings.without_boxes
 
 
 def read_series(study: Study) -> list[StoredSeries]:

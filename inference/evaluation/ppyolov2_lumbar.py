@@ -60,7 +60,7 @@ def evaluate(request: Request) -> list[Path]:
     studies = [study for study in found if study.region == SUBJECT.region and marked(study)]
     request.out.mkdir(parents=True, exist_ok=True)
     folds = stored_folds(studies, settings, request.out / f"{request.name}-folds.json")
-    every = replace(settings.images, with_boxes=1.0, without_boxes=1.0)
+    every = replace(settings.images, with_target=1.0, with_boxes=1.0, without_boxes=1.0)
     dealt: list[dict[str, SpineImages]] = []
     answers: dict[str, list[Answers]] = {network.name: [] for network in settings.networks}
     for number in range(settings.folds):

@@ -71,7 +71,7 @@ def evaluate(request: Request) -> list[Path]:
     if request.data is not None:
         settings = replace(settings, data=request.data)
     studies = divided(settings.data, settings.shares, prepare_mr, cache=request.cache, progress=request.progress)
-    every = replace(settings.images, with_boxes=1.0, without_boxes=1.0)
+    every = replace(settings.images, with_target=1.0, with_boxes=1.0, without_boxes=1.0)
     parts = {
         part: gather(found, SUBJECTS[CORD_INJURY], every if part == "test" else settings.images)
         for part, found in studies.items()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from inference import geometry
 from inference.findings import Voxel
 from inference.volume import Volume
 
@@ -31,8 +32,7 @@ class Oriented:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Between voxel centres in mm, (slice, row, column)."""
-        step, row, column = np.linalg.norm(self.affine[:3, :3], axis=0)
-        return float(step), float(row), float(column)
+        return geometry.spacing(self.affine)
 
     def slices_back(self, values: np.ndarray) -> np.ndarray:
         """Values per slice in the order of the volume."""

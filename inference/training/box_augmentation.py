@@ -48,6 +48,20 @@ def shao2024(size: tuple[int, int]) -> v2.Transform:
     )
 
 
+def quarters(size: tuple[int, int]) -> v2.Transform:
+    """Turned and scaled a little, then cut to half the height and width: a step costs a quarter.
+
+    Not flipped: in sagittal slices of patients the nose points left and the head up.
+    """
+    return v2.Compose(
+        [
+            v2.RandomAffine(degrees=10, scale=(0.8, 1.2)),
+            v2.RandomCrop((size[0] // 2, size[1] // 2)),
+            v2.SanitizeBoundingBoxes(min_size=LEAST),
+        ]
+    )
+
+
 def ppyolov2(size: tuple[int, int]) -> v2.Transform:
     """PP-YOLOv2 and YOLOv3 in PaddleDetection: colour distort (here of grey), RandomExpand, RandomCrop, flip."""
     return v2.Compose(
@@ -78,6 +92,7 @@ def yolov5(size: tuple[int, int]) -> v2.Transform:
 AUGMENTATIONS: dict[str, Callable[[tuple[int, int]], v2.Transform]] = {
     "none": unchanged,
     "shao2024": shao2024,
+    "quarters": quarters,
     "ppyolov2": ppyolov2,
     "yolov5": yolov5,
 }
