@@ -52,6 +52,15 @@ def test_more_cases_move_nobody_to_another_part(tmp_path):
     assert all(set(few[part]) < set(many[part]) for part in SHARES)
 
 
+def test_several_data_sets_are_divided_as_one(tmp_path):
+    write_cases(tmp_path, 60)
+    texts = ["phantom:standard@0+40", "phantom:standard@40+20"]
+    parts = divided(texts, SHARES, prepare, cache=tmp_path, progress=silent)
+    assert {part: sorted(case.name for case in cases) for part, cases in parts.items()} == {
+        part: sorted(names) for part, names in split(tmp_path, 60).items()
+    }
+
+
 def test_too_few_cases_to_divide_are_refused_with_the_parts_that_stay_empty(tmp_path):
     write_cases(tmp_path, 2, of_each_patient=2)
     with pytest.raises(

@@ -43,7 +43,8 @@ class SpeedSettings:
 class Settings:
     """A file of `config/protocols/`, where every key is explained."""
 
-    data: str
+    #: A data set, or several.
+    data: str | Sequence[str]
     shares: Mapping[str, float]
     images: ImageSettings
     speed: SpeedSettings

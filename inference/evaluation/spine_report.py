@@ -18,6 +18,7 @@ from inference.evaluation.markdown_tables import plain
 from inference.evaluation.protocol import Request
 from inference.evaluation.spine_networks import Answers
 from inference.training import detection_thresholds
+from inference.training.parts import several
 
 if TYPE_CHECKING:
     from inference.evaluation import ppyolov2_lumbar as lumbar
@@ -126,11 +127,11 @@ def _thresholds(answers: Sequence[Answers], parts: Sequence[SpineImages]) -> Map
     return detection_thresholds.points(images, parts[0].classes)[0].thresholds
 
 
-def _origin(request: Request, settings: Any, data: str) -> dict[str, Any]:
+def _origin(request: Request, settings: Any, data: str | Sequence[str]) -> dict[str, Any]:
     return {
         "protocol": request.name,
         "command": f"dicomnode evaluate {request.name}" + (f" --data {request.data}" if request.data else ""),
-        "data": data,
+        "data": ", ".join(several(data)),
         "settings": asdict(settings),
         "torch": torch.__version__,
     }

@@ -61,13 +61,18 @@ def prepared(
 
 
 def divided(
-    text: str, shares: Mapping[str, float], prepare: Prepare[C], *, cache: Path, progress: Callable[[str], None]
+    texts: str | Sequence[str],
+    shares: Mapping[str, float],
+    prepare: Prepare[C],
+    *,
+    cache: Path,
+    progress: Callable[[str], None],
 ) -> dict[str, list[C]]:
-    """One data set divided by patient: the same patients come to the same part on every machine, whatever is added.
+    """Data sets divided by patient: the same patients come to the same part on every machine, whatever is added.
 
     Raises UnusableData when a part stays empty.
     """
-    cases = prepare(text, cache=cache, progress=progress)
+    cases = [case for text in several(texts) for case in prepare(text, cache=cache, progress=progress)]
     limits = dict(zip(shares, accumulate(shares.values()), strict=True))
     total = sum(shares.values())
     parts: dict[str, list[C]] = {part: [] for part in shares}
@@ -76,7 +81,9 @@ def divided(
         parts[next(part for part, limit in limits.items() if place < limit)].append(case)
     empty = [part for part, chosen in parts.items() if not chosen]
     if empty:
-        raise UnusableData(f"{text}: {len(cases)} cases are too few, nothing is left for {', '.join(empty)}")
+        raise UnusableData(
+            f"{', '.join(several(texts))}: {len(cases)} cases are too few, nothing is left for {', '.join(empty)}"
+        )
     return parts
 
 
