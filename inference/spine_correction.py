@@ -11,7 +11,7 @@ import numpy as np
 from inference import spine_signals
 from inference.calibrated import logits
 from inference.linked_boxes import SliceBox
-from inference.spine_findings import LEAST
+from inference.spine_findings import LEAST, Found
 from inference.spine_mr import LESIONS
 from inference.spine_signals import Grid
 
@@ -36,6 +36,14 @@ def judged_and_others(boxes: Sequence[SliceBox]) -> tuple[list[SliceBox], list[S
     return [b for b, chosen in zip(boxes, judged, strict=True) if chosen], [
         b for b, chosen in zip(boxes, judged, strict=True) if not chosen
     ]
+
+
+def as_described(series: Mapping[str, Grid], one: Found) -> bool | None:
+    """Whether a lesion looks on T1 and T2 as paper 000's table 2 says; None for what is none, and without T1."""
+    if one.label not in LESIONS or "T1" not in series:
+        return None
+    found = spine_signals.contrasts(series, np.array([(one.key.slice, *one.key.edges)], float))
+    return spine_signals.as_described(one.label, {key: float(values[0]) for key, values in found.items()})
 
 
 def corrected(

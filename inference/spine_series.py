@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from inference import codes, geometry, novelty, spine_correction, spine_findings, spine_levels, spine_mr
+from inference import codes, geometry, novelty, spine_correction, spine_findings, spine_levels, spine_mr, spine_signals
 from inference.calibrated import indeterminate, platt
 from inference.disc_measures import meyerding
 from inference.findings import Analysis, Code, Finding, Mask, Measurement, ModelIdentity
@@ -29,7 +29,7 @@ from inference.novelty import Novelty
 from inference.pipeline import UnknownPipeline, identity_of, manifests
 from inference.preprocess import content, input_limits, mr_content, orientation
 from inference.preprocess.orientation import Oriented
-from inference.spine_findings import Found
+from inference.spine_findings import DiscMeasures, Found
 from inference.spine_levels import Outlines
 from inference.spine_mr import SUBJECTS, Subject
 from inference.spine_signals import COMPANIONS, Grid
@@ -43,6 +43,9 @@ _KEYS = {
     "herniation": "disc_herniation",
     "slip": "spondylolisthesis",
 }
+
+
+COUNTED_FROM_BELOW = "lumbar vertebrae are counted from the sacrum"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +64,10 @@ class Model:
     task: str
     identity: ModelIdentity
     manifest: Mapping[str, Any]
-    #: Without companions, and with them: lesions are judged again by T1 and STIR. None where the model does not.
+    #: Without companions, and with each set of them: lesions are judged again by T1 and STIR. None where the model
+    #: does not.
     alone: Decision
-    corrected: Decision | None
+    corrected: Mapping[str, Decision]
     detector: torch.nn.Module
     gate: Novelty
     levels: VertebraUNet
@@ -115,7 +119,10 @@ def load(task: str, table: Mapping[str, Any], config_dir: Path, device: str) -> 
         identity=identity_of(read),
         manifest=manifest,
         alone=_decision(task, manifest, output),
-        corrected=_decision(task, manifest["signals"], output) if "signals" in manifest else None,
+        corrected={
+            name: _decision(task, answers, output)
+            for name, answers in manifest.get("signals", {}).get("sets", {}).items()
+        },
         detector=spine_mr.detector_net(folder["model"], manifest, device),
         gate=spine_mr.gate(folder["model"], manifest, device),
         levels=spine_levels.level_net(folder["levels"], read["levels"], device),
@@ -151,7 +158,7 @@ def see(model: Model, volume: Volume, companions: Mapping[str, Volume]) -> Seen 
     if reason := mr_content.refuse(look.content) or novelty.refuse(distance, limit):
         return reason
     judged = time.perf_counter()
-    others = {name: Grid(one.array, one.affine) for name, one in companions.items()}
+    others, notes = _usable(model, companions)
     searched = search(model, {"T2": Grid(sagittal.array, sagittal.affine), **others})
     return Seen(
         sagittal=sagittal,
@@ -162,6 +169,8 @@ def see(model: Model, volume: Volume, companions: Mapping[str, Volume]) -> Seen 
             *content.complaints(look.content, manifest["content"], mr_content.QUANTITIES),
             *novelty.complaints(distance, limit),
             *searched.outlines.notes,
+            *_counted(searched.outlines),
+            *notes,
             *_missing(model, companions),
             *indeterminate(searched.case, searched.decision.calibration["indeterminate"]),
         ),
@@ -178,19 +187,37 @@ def search(model: Model, series: Mapping[str, Grid]) -> Searched:
         model.detector, values, (row, column), size=manifest["input"]["size"], classes=subject.classes
     )
     boxes, decision = spine_findings.slice_boxes(answers, manifest["calibration"]["classes"]), model.alone
-    if model.corrected and len(series) > 1:
-        boxes, decision = spine_correction.corrected(manifest["signals"], series, boxes), model.corrected
+    if present := model.corrected.get(spine_signals.set_of(series)):
+        boxes, decision = spine_correction.corrected(manifest["signals"], series, boxes), present
     found = spine_findings.objects(model.task, boxes, decision.boxes)
     detected = time.perf_counter()
     outlines = spine_levels.outline(model.levels, values, (step, row, column), model.levels_mm)
     return Searched(
-        found=[replace(one, level=_level(one, outlines)) for one in found],
+        found=[
+            replace(one, level=_level(one, outlines), as_described=spine_correction.as_described(series, one))
+            for one in found
+        ],
         outlines=outlines,
         slices=_by_slice(boxes, subject.target, len(values)),
         case=platt(spine_findings.probability(found, subject.target), decision.calibration["case"]),
         decision=decision,
         timings={"detect": detected - start, "levels": time.perf_counter() - detected},
     )
+
+
+def _usable(model: Model, companions: Mapping[str, Volume]) -> tuple[dict[str, Grid], list[str]]:
+    """The series that T2 may be compared with, and why not the others: a ruined one would take lesions back."""
+    usable, notes = {}, []
+    for name, volume in companions.items() if model.corrected else ():
+        turned = orientation.sagittal(volume)
+        measured = mr_content.measure(turned.array, turned.spacing)
+        limits = model.manifest["signals"]["content"].get(name, {})
+        objections = [mr_content.refuse(measured), *content.complaints(measured, limits, mr_content.QUANTITIES)]
+        if reason := next(filter(None, objections), ""):
+            notes.append(f"lesions are not compared with the {name} series: {reason}")
+        else:
+            usable[name] = Grid(volume.array, volume.affine)
+    return usable, notes
 
 
 def _missing(model: Model, companions: Mapping[str, Volume]) -> list[str]:
@@ -204,6 +231,26 @@ def _level(found: Found, outlines: Outlines) -> str | None:
     if found.label in spine_mr.LESIONS:
         return outlines.vertebra_behind(found.key)
     return outlines.disc(found.linked.boxes)
+
+
+def _counted(outlines: Outlines) -> list[str]:
+    """What names that were counted from below cannot know."""
+    lumbar = any(level.startswith("L") for level in outlines.named)
+    return (
+        [f"{COUNTED_FROM_BELOW}: six or four of them, or a transitional one, would shift the names"] if lumbar else []
+    )
+
+
+def _doubts(model: Model, seen: Seen) -> Iterator[str]:
+    """Where what was measured does, or does not, bear out what was found."""
+    for number, one in enumerate(reported(model, seen.searched), start=1):
+        name = f"{one.label}-{number}"
+        if one.as_described is not None:
+            said = "as" if one.as_described else "NOT as"
+            yield f"{name}: T1 and T2 show it {said} table 2 of Shao et al. 2024 describes it"
+        measures = _measured(seen.searched, one)
+        if one.label == "slip" and measures is not None and not meyerding(measures.slip_percent):
+            yield f"{name}: seen in the image, but the outlines measure {measures.slip_percent:.0f} % only"
 
 
 def _by_slice(boxes: Sequence[SliceBox], target: Sequence[str], count: int) -> np.ndarray:
@@ -241,7 +288,7 @@ def answer(model: Model, volume: Volume, seen: Seen, *, levels: Mapping[str, flo
         group=group,
         findings=tuple(_finding(model, seen, one, n) for n, one in enumerate(reported(model, searched), start=1)),
         masks=tuple(_segments(model, seen)),
-        quality=seen.remarks,
+        quality=(*seen.remarks, *_doubts(model, seen)),
         timings=seen.timings,
     )
 
@@ -281,21 +328,24 @@ def _finding(model: Model, seen: Seen, one: Found, number: int) -> Finding:
 
 
 def _measurements(model: Model, seen: Seen, one: Found) -> Iterator[Measurement]:
-    """Head to feet of a lesion where it is longest; reach or slip of a disc between two outlined vertebrae."""
+    """Head to feet of a lesion where it is longest; of a disc reach and slip: one that shows either may have both."""
     if one.label in spine_mr.LESIONS:
         length = max(box.edges[3] - box.edges[1] for box in one.shown.boxes) * seen.sagittal.spacing[1]
         yield Measurement(name=model.codes["length"], value=round(length, 1), unit="mm")
         return
-    slices = {box.slice for box in one.shown.boxes}
-    measures = None if one.level is None else spine_findings.measures(seen.searched.outlines, one.level, slices)
-    if measures is not None and one.label == "herniation":
-        value = round(measures.herniation_mm, 1)
-        yield Measurement(name=model.codes["herniation_depth"], value=value, unit="mm")
-    elif measures is not None:
+    if measures := _measured(seen.searched, one):
         percent = round(measures.slip_percent, 1)
+        yield Measurement(name=model.codes["herniation_depth"], value=round(measures.herniation_mm, 1), unit="mm")
         yield Measurement(name=model.codes["slip"], value=round(measures.slip_mm, 1), unit="mm")
         yield Measurement(name=model.codes["slip_share"], value=percent, unit="%")
         yield Measurement(name=model.codes["meyerding"], value=meyerding(percent), unit="1")
+
+
+def _measured(searched: Searched, one: Found) -> DiscMeasures | None:
+    """Of a disc with a name, between two outlined vertebrae."""
+    if one.level is None or "/" not in one.level:
+        return None
+    return spine_findings.measures(searched.outlines, one.level, {box.slice for box in one.shown.boxes})
 
 
 def _segments(model: Model, seen: Seen) -> Iterator[Mask]:

@@ -8,7 +8,7 @@ differences say little.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -32,6 +32,8 @@ NARROWEST_MM = 3.0  # of the piece of cord to compare with; it is half as wide a
 #: Squared radii of ellipses, 1 touches the edges of the box: its corners are not the lesion's.
 CENTRE, RIM, INSIDE = 0.25, (0.36, 0.9), 0.6
 RIDGE = 0.01
+#: Smaller differences are none; how uneven a mixed lesion is at least.
+ALIKE, UNEVEN = 0.1, 0.25
 
 
 class Grid(NamedTuple):
@@ -41,6 +43,11 @@ class Grid(NamedTuple):
     array: np.ndarray
     #: (4, 4): (slice, row, column) of a voxel's centre to LPS mm.
     affine: np.ndarray
+
+
+def set_of(names: Iterable[str]) -> str:
+    """How a manifest names a set of companions, such as "STIR+T1"."""
+    return "+".join(sorted(set(names) & set(COMPANIONS)))
 
 
 def contrasts(series: Mapping[str, Grid], boxes: np.ndarray) -> dict[str, np.ndarray]:
@@ -54,6 +61,22 @@ def contrasts(series: Mapping[str, Grid], boxes: np.ndarray) -> dict[str, np.nda
         for key, value in _contrasts(series, box).items():
             found[key][number] = value
     return found
+
+
+def as_described(label: str, measured: Mapping[str, float]) -> bool | None:
+    """Whether T2 and T1 show of a lesion what paper 000's table 2 says of its class; None where either is unknown.
+
+    Oedema: T2 high, T1 low or alike. Haemorrhage: T2 high at the rim, and T1 high there or low in the centre. Mixed:
+    T2 uneven.
+    """
+    if not all(np.isfinite(measured[f"{name} {measure}"]) for name in ("T1", "T2") for measure in MEASURES):
+        return None
+    high = {name: measured[name] > ALIKE for name in ("T2 centre", "T2 rim", "T1 centre", "T1 rim")}
+    if label == "oedema":
+        return high["T2 centre"] and not high["T1 centre"]
+    if label == "haemorrhage":
+        return high["T2 rim"] and (high["T1 rim"] or measured["T1 centre"] < -ALIKE)
+    return measured["T2 spread"] > UNEVEN
 
 
 def fit(features: Mapping[str, np.ndarray], labels: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from inference.datasets.labelled import UnusableData
 from inference.datasets.labelled_mr import VERTEBRAE
-from inference.datasets.phantom_mr import open_dataset
+from inference.datasets.phantom_mr import exclusions, open_dataset
 from inference.phantom.mr.measurement import group
 from inference.phantom.mr.sampling import sample_spec
 
@@ -42,6 +42,16 @@ def test_phantoms_with_an_injured_cord_can_be_asked_for():
     assert set(injured.names) < set(everybody.names)
     groups = {name: group(sample_spec(int(name.rsplit("-", 1)[1]), "cervical")) for name in everybody.names}
     assert {name for name, one in groups.items() if one == "injured"} == set(injured.names) != set()
+
+
+def test_phantoms_that_the_papers_would_have_left_out_say_why():
+    specs = {region: [sample_spec(seed, region) for seed in range(60)] for region in ("cervical", "lumbar")}
+    met = {region: {one for spec in some for one in exclusions(spec)} for region, some in specs.items()}
+    assert met == {"cervical": {"surgery", "tumour", "motion"}, "lumbar": {"surgery", "scoliosis", "motion"}}
+    for spec in (*specs["cervical"], *specs["lumbar"]):
+        assert ("surgery" in exclusions(spec)) == (spec.implant is not None)
+        moved = any(one.motion for one in spec.scan.acquisitions if one.plane == "sagittal")
+        assert ("motion" in exclusions(spec)) == moved
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_a_companion_that_does_not_cover_a_box_leaves_it_to_the_others(fitted):
 
 def test_the_images_of_a_study_are_corrected_slice_by_slice(fitted, tmp_path):
     one = stored(tmp_path, 1)[0]
-    changed = evaluation.correct(fitted, one, images(one))
+    changed = evaluation.correct(fitted, one, images(one), "STIR+T1")
     assert [image.found.labels.tolist() for image in changed][:3] == [["oedema"], ["haemorrhage"], ["mixed"]]
     assert all(image.scores[0] > 0.5 for image in changed)
     assert len(changed) == SHAPE[0]
@@ -164,14 +164,19 @@ def test_a_training_adds_the_correction_with_thresholds_of_its_own_and_measures_
     scored = [[with_a_disc(image) for image in images(one)] for one in studies]
     both, subject = (studies, scored), SUBJECTS[CORD_INJURY]
     added = spine_detection._correction(both, both, subject, silent)
-    assert [point["name"] for point in added["signals"]["case_points"]] == ["balanced", "screen", "flag"]
+    assert added["signals"]["sets"].keys() == {"STIR", "T1", "STIR+T1"}
+    for one in added["signals"]["sets"].values():
+        assert [point["name"] for point in one["case_points"]] == ["balanced", "screen", "flag"]
+    assert added["signals"]["content"].keys() == {"STIR", "T1"}
     plain = dict.fromkeys(subject.classes, {"bias": 0.0, "weight": 1.0})
     manifest = spine_detection._decide(scored, subject) | added
     manifest["calibration"] |= {"classes": plain}
     found = evaluation.measure(CORD_INJURY, studies, scored, manifest)
     assert found["signals"]["map50"] > found["map50"]
     assert found["signals"]["difference"]["map50_difference"] > 0
-    text = "\n".join(evaluation.metric_lines(found | {"within_range": {"content": 1.0, "features": 1.0}}))
+    text = "\n".join(
+        evaluation.metric_lines(found | {"within_range": {"content": 1.0, "features": 1.0, "excluded": {}}})
+    )
     assert "| corrected by T1 and STIR |" in text
     assert "Difference of mAP@0.5: 0." in text
 

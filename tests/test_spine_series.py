@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 from pydicom import Dataset
 
-from inference import codes, spine_correction, spine_levels, spine_mr
+from inference import codes, spine_correction, spine_levels, spine_mr, spine_series
 from inference.calibrated import platt
 from inference.findings import Analysis
 from inference.linked_boxes import SliceBox
@@ -40,7 +40,9 @@ def outlines(task: str) -> Outlines:
     return Outlines(labels=labels, spacing=SPACING, notes=("said of the names",))
 
 
-def model(task: str, *, threshold: float = 0.5, novelty: float = 1e9, corrected: Decision | None = None) -> Model:
+def model(
+    task: str, *, threshold: float = 0.5, novelty: float = 1e9, corrected: Mapping[str, Decision] | None = None
+) -> Model:
     """A model whose networks are never asked: `answered` speaks for them."""
     plain = {"bias": 0.0, "weight": 1.0}
     manifest = {
@@ -61,7 +63,7 @@ def model(task: str, *, threshold: float = 0.5, novelty: float = 1e9, corrected:
             "case": {"bias": -1.0, "weight": 1.0},
             "indeterminate": [0.0, 0.0],
         },
-        "signals": {"real": "fitted"},
+        "signals": {"real": "fitted", "content": {"T1": {"fluid": [0.0, 2.0]}}},
     }
     return Model(
         task=task,
@@ -70,7 +72,7 @@ def model(task: str, *, threshold: float = 0.5, novelty: float = 1e9, corrected:
         alone=Decision(
             boxes=dict.fromkeys(SUBJECTS[task].classes, 0.5), study=threshold, calibration=manifest["calibration"]
         ),
-        corrected=corrected,
+        corrected=corrected or {},
         detector=torch.nn.Identity(),
         gate=Novelty(features=2),
         levels=torch.nn.Identity(),
@@ -170,7 +172,7 @@ def test_a_negative_study_has_no_lesions_but_its_herniated_disc(answered):
     assert (found.positive, found.group) == (False, "disc")
     (disc,) = found.findings
     assert (disc.code.value, disc.level, disc.site.meaning) == ("73589001", "C5/C6", "C5/C6 disc")
-    (reach,) = disc.measurements
+    reach, *_ = disc.measurements
     assert (reach.name.value, reach.unit) == ("HERNIATION_DEPTH", "mm")
     assert 0 < reach.value <= 6
 
@@ -234,29 +236,79 @@ def test_what_the_model_cannot_read_is_not_applicable(answered, task, changes, r
     assert (found.case_probability, found.findings, found.masks) == (None, (), ())
 
 
-def test_with_companions_lesions_are_judged_again_and_by_other_thresholds(answered, monkeypatch):
+STRICT = Decision(
+    boxes=dict.fromkeys(SUBJECTS[CORD_INJURY].classes, 0.55),
+    study=0.1,
+    calibration={"case": {"bias": -2.0, "weight": 1.0}, "indeterminate": [0.0, 0.0]},
+)
+
+
+@pytest.fixture
+def judged_again(monkeypatch):
+    """What lesions were judged with; all become mixed ones of 0.6."""
     seen = {}
 
-    def corrected(fitted: object, series: dict, boxes: list[SliceBox]) -> list[SliceBox]:
-        seen.update(series, fitted=fitted)
+    def corrected(_fitted: object, series: dict, boxes: list[SliceBox]) -> list[SliceBox]:
+        seen.update(series)
         return [replace(box, label="mixed", probability=0.6) for box in boxes]
 
     monkeypatch.setattr(spine_correction, "corrected", corrected)
-    strict = Decision(
-        boxes=dict.fromkeys(SUBJECTS[CORD_INJURY].classes, 0.55),
-        study=0.1,
-        calibration={"case": {"bias": -2.0, "weight": 1.0}, "indeterminate": [0.0, 0.0]},
+    monkeypatch.setattr(
+        spine_series.mr_content,
+        "measure",
+        lambda values, _: {"fluid": float(values.max() < 0) * 9, "structure_percent": 90.0},
     )
+    return seen
+
+
+def test_with_companions_lesions_are_judged_again_and_by_other_thresholds(answered, judged_again):
     t1 = volume(turned=True)
-    found = answered(CORD_INJURY, LESION, corrected=strict, companions={"T1": t1})
+    found = answered(CORD_INJURY, LESION, corrected={"T1": STRICT}, companions={"T1": t1})
     assert [(one.code.meaning, one.probability) for one in found.findings] == [("Spinal cord injury", 0.6)]
     assert found.threshold == 0.1
     assert found.case_probability == pytest.approx(platt(0.6, {"bias": -2.0, "weight": 1.0}))
-    assert np.array_equal(seen["T1"].affine, t1.affine)
+    assert np.array_equal(judged_again["T1"].affine, t1.affine)
     assert "no sagittal STIR series: lesions are not compared with it" in found.quality
-    alone = answered(CORD_INJURY, LESION, corrected=strict)
+    alone = answered(CORD_INJURY, LESION, corrected={"T1": STRICT})
     assert (alone.threshold, alone.findings[0].probability) == (0.5, pytest.approx(0.9))
     assert "no sagittal T1 and no STIR series: lesions are not compared with it" in alone.quality
+
+
+def test_a_companion_unlike_those_of_the_validation_takes_no_lesion_back(answered, judged_again):
+    ruined = replace(volume(), array=-1 - volume().array)
+    found = answered(CORD_INJURY, LESION, corrected={"T1": STRICT}, companions={"T1": ruined})
+    assert judged_again == {}
+    assert (found.threshold, found.findings[0].probability) == (0.5, pytest.approx(0.9))
+    assert (
+        "lesions are not compared with the T1 series: outside the validated range: fluid in the canal 9 times as "
+        "bright as the usual tissue, validated 0 to 2 times as bright as the usual tissue"
+    ) in found.quality
+
+
+@pytest.mark.parametrize(("described", "said"), [(True, "as"), (False, "NOT as")])
+def test_whether_a_lesion_looks_like_its_class_on_t1_and_t2_is_said(
+    answered, judged_again, monkeypatch, described, said
+):
+    monkeypatch.setattr(spine_correction.spine_signals, "as_described", lambda *_: described)
+    found = answered(CORD_INJURY, LESION, corrected={"T1": STRICT}, companions={"T1": volume()})
+    assert f"mixed-1: T1 and T2 show it {said} table 2 of Shao et al. 2024 describes it" in found.quality
+    alone = answered(CORD_INJURY, LESION, corrected={"T1": STRICT})
+    assert not any("table 2" in text for text in alone.quality)
+
+
+def test_a_herniated_disc_has_its_slip_too_and_a_slip_that_is_not_measured_is_doubted(answered, monkeypatch):
+    herniated = answered(LUMBAR_DISC, [(3, "herniation", 0.8, 34, 20, 46, 60)]).findings[0]
+    assert [m.name.value for m in herniated.measurements] == ["HERNIATION_DEPTH", "110856", "SLIP_SHARE", "MEYERDING"]
+    slip = [(3, "slip", 0.8, 34, 20, 46, 60)]
+    assert not any("the outlines measure" in text for text in answered(LUMBAR_DISC, slip).quality)
+    monkeypatch.setattr(spine_series, "meyerding", lambda _: 0)
+    assert "slip-1: seen in the image, but the outlines measure 20 % only" in answered(LUMBAR_DISC, slip).quality
+
+
+def test_that_lumbar_vertebrae_are_counted_from_below_is_said(answered):
+    said = [text for text in answered(LUMBAR_DISC, []).quality if "counted from the sacrum" in text]
+    assert len(said) == 1
+    assert not any("counted from the sacrum" in text for text in answered(CORD_INJURY, []).quality)
 
 
 def test_what_was_not_validated_is_said(answered):

@@ -7,7 +7,16 @@ import json
 import numpy as np
 import pytest
 
-from inference.spine_signals import COMPANIONS, MEASURES, Grid, contrasts, fit, probabilities
+from inference.spine_signals import (
+    COMPANIONS,
+    MEASURES,
+    Grid,
+    as_described,
+    contrasts,
+    fit,
+    probabilities,
+    set_of,
+)
 
 CORD = 100.0
 #: LPS mm to (slice, row, column) by 4 mm and 0.6 mm, slices from right to left, rows from head to feet.
@@ -214,3 +223,35 @@ def test_a_class_without_a_box_cannot_be_fitted():
 def test_signals_are_named_after_their_sequence():
     found = contrasts({"T2": neck()}, np.array([LESION]))
     assert set(found) == {f"{name} {measure}" for name in ("T2", *COMPANIONS) for measure in MEASURES}
+
+
+#: T2 centre, rim and spread, T1 centre and rim.
+LOOKS = {
+    "oedema": (0.6, 0.5, 0.1, 0.0, 0.0),
+    "haemorrhage": (-0.5, 0.5, 0.2, -0.3, 0.1),
+    "mixed": (0.0, 0.0, 0.4, 0.2, 0.1),
+}
+
+
+@pytest.mark.parametrize(
+    ("label", "looks", "said"),
+    [
+        ("oedema", "oedema", True),
+        ("oedema", "haemorrhage", False),
+        ("oedema", "mixed", False),
+        ("haemorrhage", "haemorrhage", True),
+        ("haemorrhage", "oedema", False),
+        ("mixed", "mixed", True),
+        ("mixed", "oedema", False),
+    ],
+)
+def test_a_lesion_looks_like_its_class_or_does_not(label, looks, said):
+    names = ("T2 centre", "T2 rim", "T2 spread", "T1 centre", "T1 rim")
+    measured = {f"{name} {measure}": 0.0 for name in ("T1", "T2") for measure in MEASURES}
+    measured |= dict(zip(names, LOOKS[looks], strict=True))
+    assert as_described(label, measured) is said
+    assert as_described(label, measured | {"T1 rim": float("nan")}) is None
+
+
+def test_a_set_of_companions_has_one_name():
+    assert [set_of(some) for some in (["T1", "STIR", "T2"], {"T2": 0}, ("STIR",))] == ["STIR+T1", "", "STIR"]

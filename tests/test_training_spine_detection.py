@@ -255,8 +255,9 @@ def test_features_of_any_detector_are_as_many_for_each_slice_and_do_not_depend_o
 
 
 def test_too_few_series_for_a_gate_are_refused():
-    with pytest.raises(UnusableData, match="the part gate has 0 sagittal T2 series, at least 2 are needed"):
-        spine_gate.require([])
+    said = "the part test has 0 sagittal T2 series of patients without surgery, tumour, .*, at least 2 are needed"
+    with pytest.raises(UnusableData, match=said):
+        spine_gate.require("test", [])
 
 
 def test_fitted_anchors_are_those_of_the_boxes(trained):

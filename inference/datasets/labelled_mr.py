@@ -17,6 +17,9 @@ VERTEBRAE = {
 }
 CORD, CANAL, DISC = 60, 61, 100
 
+#: Patients whom papers 000 and 004 leave out: what a detector was not validated for.
+EXCLUSIONS = ("surgery", "tumour", "scoliosis", "motion")
+
 Weighting = Literal["T1", "T2", "STIR"]
 Plane = Literal["sagittal", "axial"]
 
@@ -65,6 +68,8 @@ class LabelledMR:
     series: tuple[MRSeries, ...]
     #: By disc ("L4/L5"): "slip_mm", "slip_percent", "herniation_mm" as far as the data set gives them.
     measurements: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    #: Which of EXCLUSIONS the patient meets, as far as the data set says.
+    exclusions: tuple[str, ...] = ()
     #: What the data are and who may use them, for model cards.
     source: str
     licence: str

@@ -66,6 +66,7 @@ class Study:
     region: Literal["cervical", "lumbar"]
     series: tuple[StoredSeries, ...]
     measurements: Mapping[str, Mapping[str, float]]
+    exclusions: tuple[str, ...]
     source: str
     licence: str
 
@@ -94,6 +95,7 @@ def write_study(study: LabelledMR, folder: Path) -> dict[str, Any]:
         "region": study.region,
         "series": [_series(one) for one in study.series],
         "measurements": {level: dict(values) for level, values in study.measurements.items()},
+        "exclusions": list(study.exclusions),
         "source": study.source,
         "licence": study.licence,
     }
@@ -134,7 +136,7 @@ def _read(folder: Path) -> Study:
     record = shelf.read_record(path)
     try:
         series = tuple(_stored(folder, number, one) for number, one in enumerate(record["series"]))
-        return Study(folder=folder, **{**record, "series": series})
+        return Study(folder=folder, **{**record, "series": series, "exclusions": tuple(record["exclusions"])})
     except (ValueError, KeyError, TypeError) as error:
         raise shelf.damaged(path, error) from error
 

@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from inference.datasets.labelled import UnusableData
-from inference.datasets.labelled_mr import LabelledMR, MRSeries
+from inference.datasets.labelled_mr import EXCLUSIONS, LabelledMR, MRSeries
 from inference.datasets.phantom import profile_and_seeds
 from inference.phantom.mr.boxes import boxes, measurements, structures
 from inference.phantom.mr.rendering import Image, RenderedMR, affine, render
 from inference.phantom.mr.sampling import sample_spec
-from inference.phantom.mr.specification import GENERATOR_VERSION, INJURIES, REGIONS, Region
+from inference.phantom.mr.specification import GENERATOR_VERSION, INJURIES, REGIONS, MRPhantomSpec, Region
 
+#: Between the most tilted vertebrae: less is no scoliosis (Cobb 1948).
+COBB_DEGREES = 10.0
 #: How these are asked for.
 INJURED = "injured"
 
@@ -57,9 +60,22 @@ class MRPhantoms:
                 }
                 for level, disc in measurements(phantom).items()
             },
+            exclusions=exclusions(phantom.spec),
             source=f"synthetic MR phantoms, generator version {GENERATOR_VERSION}, profile {self.profile}",
             licence="Apache-2.0",
         )
+
+
+def exclusions(spec: MRPhantomSpec) -> tuple[str, ...]:
+    """Which of EXCLUSIONS a phantom meets."""
+    bends = [vertebra.roll for vertebra in spec.vertebrae]
+    met = {
+        "surgery": spec.implant is not None,
+        "tumour": any(lesion.kind == "tumour" for lesion in spec.cord),
+        "scoliosis": math.degrees(max(bends) - min(bends)) >= COBB_DEGREES,
+        "motion": any(one.motion is not None for one in spec.scan.acquisitions if one.plane == "sagittal"),
+    }
+    return tuple(criterion for criterion in EXCLUSIONS if met[criterion])
 
 
 def _series(phantom: RenderedMR, image: Image) -> MRSeries:

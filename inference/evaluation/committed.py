@@ -117,10 +117,10 @@ def _detection(task: str) -> Callable[[Path, str, Callable[[str], None]], Subjec
         def measure(scored: Sequence[Any], studies: Sequence[Study]) -> dict[str, Any]:
             found = spine_correction.measure(task, studies, scored, manifest)
             mine = [study for study in studies if study.region == spine_mr.SUBJECTS[task].region]
-            looks = [one for study in mine for one in spine_detection.looks(net, study, size=size)]
+            looks = [spine_detection.looks(net, study, size=size) for study in mine]
             judged = [one for study in mine for one in spine_findings.judge(model, study)]
             return found | {
-                "within_range": spine_detection.within_range(looks, gate, manifest),
+                "within_range": spine_detection.within_range(mine, looks, gate, manifest),
                 "findings": spine_findings.measure(judged),
             }
 

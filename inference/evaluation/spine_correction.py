@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -56,13 +57,20 @@ def fit(studies: Sequence[Study], scored: Sequence[Sequence[Image]]) -> dict[str
         raise UnusableData(f"signals of lesions in {len(studies)} studies: {error}; add studies") from error
 
 
-def correct(fitted: Mapping[str, Any], study: Study, images: Sequence[Image]) -> list[Image]:
-    """The images of a study, calibrated, with the lesions' boxes judged again."""
+def correct(fitted: Mapping[str, Any], study: Study, images: Sequence[Image], present: str) -> list[Image]:
+    """The images of a study, calibrated, with the lesions' boxes judged again by the companions of a set."""
     changed: list[Image] = []
     for grids, boxes, mine in _series(study, images):
-        judged = spine_correction.corrected(fitted, grids, boxes)
+        some = {name: grid for name, grid in grids.items() if name == "T2" or name in present.split("+")}
+        judged = spine_correction.corrected(fitted, some, boxes)
         changed += [_answered(image, [box for box in judged if box.slice == at]) for at, image in enumerate(mine)]
     return changed
+
+
+def sets(studies: Sequence[Study]) -> list[str]:
+    """The sets of companions that some study has, whole or in part."""
+    there = {name for study in studies for _, grids in with_companions(study) for name in grids if name != "T2"}
+    return [spine_signals.set_of(some) for count in (1, 2) for some in combinations(sorted(there), count)]
 
 
 def measure(
@@ -73,18 +81,19 @@ def measure(
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """As `spine_detection.measure`; "signals" has the same with the correction, and how far mAP@0.5 is above; for JSON.
+    """As `spine_detection.measure`; "signals" has the same with the correction by all companions; for JSON.
 
-    None for a model without a correction.
+    And how far its mAP@0.5 is above. None for a model without a correction.
     """
     found = spine_detection.measure(task, scored, manifest)
     if "signals" not in manifest:
         return {**found, "signals": None}
+    fullest = max(manifest["signals"]["sets"], key=len)
     off = [spine_detection.calibrated(images, manifest["calibration"]["classes"]) for images in scored]
-    on = [correct(manifest["signals"], study, images) for study, images in zip(studies, off, strict=True)]
+    on = [correct(manifest["signals"], study, images, fullest) for study, images in zip(studies, off, strict=True)]
     before, after = ([image for images in one for image in images] for one in (off, on))
     difference = detection_report.compare(after, before, SUBJECTS[task].classes)
-    with_signals = spine_detection.measure_calibrated(task, on, manifest["signals"])
+    with_signals = spine_detection.measure_calibrated(task, on, manifest["signals"]["sets"][fullest])
     return {**found, "signals": {**with_signals, "difference": difference}}
 
 

@@ -12,6 +12,7 @@ import torch
 from inference import spine_mr
 from inference.calibrated import LEAST_SCORE, logits
 from inference.datasets.labelled import UnusableData
+from inference.datasets.labelled_mr import EXCLUSIONS
 from inference.datasets.mr_store import Study
 from inference.datasets.spine_images import marked, read_series
 from inference.evaluation import binary, detection, detection_report, groups, markdown_tables, validated
@@ -52,10 +53,30 @@ def looks(net: torch.nn.Module, study: Study, *, size: Sequence[int]) -> list[Lo
     return [spine_mr.look(net, np.asarray(one.values), one.spacing, size=size) for one in read_series(study)]
 
 
-def within_range(looked: Sequence[Look], gate: Novelty, manifest: Mapping[str, Any]) -> dict[str, float]:
-    """The shares of series that the gate lets pass without a remark."""
-    distances = [gate.distance(one.features) for one in looked]
-    return validated.shares([one.content for one in looked], distances, manifest, mr_content.QUANTITIES)
+def within_range(
+    studies: Sequence[Study], looked: Sequence[Sequence[Look]], gate: Novelty, manifest: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The shares of series that the gate lets pass without a remark, and by the exclusion that their patients meet.
+
+    Raises UnusableData where all of them meet one.
+    """
+
+    def shares(exclusion: str | None) -> dict[str, float]:
+        pairs = zip(studies, looked, strict=True)
+        some = [
+            one
+            for study, mine in pairs
+            if (exclusion in study.exclusions if exclusion else not study.exclusions)
+            for one in mine
+        ]
+        if not some:
+            raise UnusableData(f"every one of {len(studies)} studies meets an exclusion: none to validate with")
+        distances = [gate.distance(one.features) for one in some]
+        found = validated.shares([one.content for one in some], distances, manifest, mr_content.QUANTITIES)
+        return {"series": len(some), **found}
+
+    met = {exclusion for study in studies for exclusion in study.exclusions}
+    return {**shares(None), "excluded": {exclusion: shares(exclusion) for exclusion in EXCLUSIONS if exclusion in met}}
 
 
 def _image(patient: str, truth: Boxes, answer: Answer) -> Image:
@@ -151,6 +172,22 @@ def metric_lines(found: Mapping[str, Any]) -> list[str]:
         *_case_lines(found["cases"]),
         "",
         validated.line(found["within_range"]),
+        *_excluded_lines(found["within_range"]["excluded"]),
+    ]
+
+
+def _excluded_lines(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    if not found:
+        return []
+    rows = [
+        [name, str(one["series"]), f"{one['content']:.0%}", f"{one['features']:.0%}"] for name, one in found.items()
+    ]
+    head = ["patients with", "series", "pass by content", "pass by features"]
+    return [
+        "",
+        "Series that the papers would have left out, and the gate lets pass:",
+        "",
+        markdown_tables.table(head, rows),
     ]
 
 

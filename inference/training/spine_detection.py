@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,7 +45,8 @@ def train(job: Job) -> Path:
     studies = {part: _of(subject, found) for part, found in job.studies(PARTS).items()}
     # The test is checked before the hours of training, too.
     gathered = {part: gather(found, subject, images) for part, found in studies.items() if part != "gate"}
-    spine_gate.require(studies["gate"])
+    for part in ("gate", "validation", "test"):
+        spine_gate.require(part, studies[part])
     learned = spine_learning.learn(
         gathered["train"],
         gathered["validation"],
@@ -59,14 +61,15 @@ def train(job: Job) -> Path:
     def score(part: str) -> list[list[Image]]:
         return _each(studies[part], partial(evaluation.score, learned.net, task=task, size=images.size), job.progress)
 
-    def looks(part: str) -> list[Look]:
-        found = _each(studies[part], partial(evaluation.looks, learned.net, size=images.size), job.progress)
-        return [one for study in found for one in study]
+    def looks(some: Sequence[Study]) -> list[list[Look]]:
+        return _each(some, partial(evaluation.looks, learned.net, size=images.size), job.progress)
 
     validation = score("validation")
     classes = detection_thresholds.calibrate([image for study in validation for image in study], subject.classes)
     calibrated = [evaluation.calibrated(study, classes) for study in validation]
-    gate, limits = spine_gate.fit(looks("gate"), looks("validation"))
+    gate, limits = spine_gate.fit(
+        *(list(chain.from_iterable(looks(spine_gate.included(studies[part])))) for part in ("gate", "validation"))
+    )
     headers = spine_gate.header_limits([*studies["train"], *studies["gate"]], synthetic=job.data is None)
     manifest = {
         **_manifest(task, images, learned, headers, synthetic=job.data is None),
@@ -82,7 +85,7 @@ def train(job: Job) -> Path:
         manifest["limitations"].append("T1 and fat-suppressed T2 are not looked at.")
     tested = score("test")
     manifest["metrics"] = spine_correction.measure(task, studies["test"], tested, manifest) | {
-        "within_range": evaluation.within_range(looks("test"), gate, manifest)
+        "within_range": evaluation.within_range(studies["test"], looks(studies["test"]), gate, manifest)
     }
     manifest["references"] = [_reference(studies["test"], tested)]
     return job.write(
@@ -103,8 +106,12 @@ def _correction(
     except UnusableData as error:  # many data sets have T2 alone, and the detector serves without
         progress(f"lesions will not be compared with T1 and STIR: {error}")
         return {}
-    corrected = [spine_correction.correct(signals, *pair) for pair in zip(*validation, strict=True)]
-    return {"signals": signals | _decide(corrected, subject)}
+    sets = {}
+    for present in spine_correction.sets(validation[0]):
+        corrected = [spine_correction.correct(signals, *pair, present) for pair in zip(*validation, strict=True)]
+        sets[present] = _decide(corrected, subject)
+    content = spine_gate.companions([*unseen[0], *validation[0]])
+    return {"signals": {**signals, "sets": sets, "content": content}}
 
 
 def _decide(studies: Sequence[Sequence[Image]], subject: Subject) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from inference import novelty
+from inference import geometry, novelty
 from inference.datasets.labelled import UnusableData
+from inference.datasets.labelled_mr import EXCLUSIONS
 from inference.datasets.mr_store import Study
-from inference.datasets.spine_images import read_series
+from inference.datasets.spine_images import read_series, with_companions
 from inference.novelty import Novelty
 from inference.phantom.mr.examination import TIMES
 from inference.phantom.mr.signal import FIELDS
@@ -22,11 +23,19 @@ from inference.training import input_range
 FEWEST = 2
 
 
-def require(studies: Sequence[Study]) -> None:
-    """Raises UnusableData for a part `gate` with too few series: found out after hours otherwise."""
-    count = sum(len(read_series(study)) for study in studies)
+def included(studies: Sequence[Study]) -> list[Study]:
+    """Those of patients whom papers 000 and 004 would have taken: the gate calls nothing else validated."""
+    return [study for study in studies if not study.exclusions]
+
+
+def require(part: str, studies: Sequence[Study]) -> None:
+    """Raises UnusableData for a part with too few series for the gate: found out after hours otherwise."""
+    count = sum(len(read_series(study)) for study in included(studies))
     if count < FEWEST:
-        raise UnusableData(f"the part gate has {count} sagittal T2 series, at least {FEWEST} are needed: add studies")
+        raise UnusableData(
+            f"the part {part} has {count} sagittal T2 series of patients without {', '.join(EXCLUSIONS)}, at least "
+            f"{FEWEST} are needed: add studies"
+        )
 
 
 def fit(unseen: Sequence[Look], validation: Sequence[Look]) -> tuple[Novelty, dict[str, Any]]:
@@ -46,6 +55,17 @@ def fit(unseen: Sequence[Look], validation: Sequence[Look]) -> tuple[Novelty, di
         },
     }
     return gate, limits
+
+
+def companions(studies: Sequence[Study]) -> dict[str, dict[str, list[float]]]:
+    """By contrast, the ranges of the voxels of the series that T2 is compared with."""
+    found: dict[str, list[dict[str, float]]] = {}
+    for study in included(studies):
+        for _, grids in with_companions(study):
+            for name in set(grids) - {"T2"}:
+                measured = mr_content.measure(grids[name].array, geometry.spacing(grids[name].affine))
+                found.setdefault(name, []).append(measured)
+    return {name: content.ranges(some, mr_content.QUANTITIES) for name, some in sorted(found.items())}
 
 
 def header_limits(studies: Sequence[Study], *, synthetic: bool) -> dict[str, Any]:
