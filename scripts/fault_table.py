@@ -15,8 +15,9 @@ HEAD = """# Faults, and the tests that provoke them
 
 Written by `scripts/fault-table` from `tests/faults.toml` and the marks of the tests; do not edit.
 
-After every fault: what a sender was told is safe is in the spool with the same bytes; the PACS has one set of results
-for each study; every study ends in a result, a "not applicable" or a failure with its reason; the node answers C-ECHO.
+After every fault: what a sender was told is safe is in the spool with the same bytes (or in the lossless encoding that
+came first, docs/decisions/0007); the PACS has one set of results for each study; every study ends in a result, a "not
+applicable" or a failure with its reason; the node answers C-ECHO.
 """
 
 Proofs = Mapping[int, Mapping[str, list[str]]]
