@@ -18,8 +18,10 @@ Written by `scripts/fault-table` from `tests/faults.toml` and the marks of the t
 
 After every fault: what a sender was told is safe is in the spool with the same bytes (or in the lossless encoding that
 came first, docs/decisions/0007); the PACS has one set of results for each study; every study ends in a result, a "not
-applicable" or a failure with its reason; the node answers C-ECHO. Some tests need a program or a right that a machine may lack: a run of
-the tests names the cells whose tests it all skipped.
+applicable" or a failure with its reason; the node answers C-ECHO.
+
+Some tests need a program or a right that a machine may lack: a run of the tests names the cells of which it skipped
+every test.
 """
 
 Proofs = Mapping[int, Mapping[str, list[str]]]

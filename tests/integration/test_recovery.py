@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,41 @@ def test_one_study_over_parallel_associations_and_two_studies_on_one_are_answere
         documents = [node.answer(f"1.2.3.{n}") for n in (1, 2)]
     assert [d["instances"] for d in documents] == [40, 40]
     assert len(archive.stored) == 2
+
+
+@pytest.mark.fault(1, "bg")
+@pytest.mark.fault(14, "bg")
+def test_a_study_sent_three_times_over_four_associations_with_two_crashes_leaves_one_set_of_results(tmp_path, archive):
+    files = write_series(tmp_path / "in", body_part="CSPINE")
+    for path in files:  # complete by count: no half of it is answered, however long a restart takes
+        dataset = pydicom.dcmread(path)
+        dataset.NumberOfStudyRelatedInstances = SLICES
+        dataset.save_as(path)
+    parts = [files[number::4] for number in range(4)]
+    node = node_for(archive, tmp_path / "node", program=STAND_IN)
+
+    def send_everything() -> None:
+        with ThreadPoolExecutor(4) as senders:
+            list(senders.map(lambda part: send_all(part, node.address), parts))
+
+    with running(node), ThreadPoolExecutor(4) as senders:
+        others = [senders.submit(send_until_it_breaks, part, node) for part in parts[1:]]
+        with pytest.raises(Transient):
+            send(parts[0], node.address, calling_ae="TEST", progress=lambda _: node.kill_group())
+        acknowledged = 1 + sum(len(other.result(60)) for other in others)
+    with running(node, DICOMNODE_FAULT="sent:sleep:60"):
+        assert acknowledged <= len(node.digests()) < SLICES
+        send_everything()
+        wait_for("the results in the PACS", lambda: len(archive.stored) == len(KINDS))
+        node.kill_group()
+    with running(node):
+        send_everything()
+        document = node.answer("1.2.3.1")
+        assert node.digests() == {f"1.2.3.1.1.{n + 1}": sha256(path) for n, path in enumerate(files)}
+    assert document["state"] == "done"
+    assert sorted(result["kind"] for result in document["results"]) == KINDS
+    assert set(archive.stored) == {result["sop_uid"] for result in document["results"]}
+    assert [len(node.ledger.rows(schema.task, kind=kind)) for kind in ("infer", "deliver")] == [1, 1]
 
 
 def test_deadlines_survive_a_restart(tmp_path, archive):
