@@ -31,13 +31,14 @@ from dicomnode.study import Instance
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
-#: What assembly and selection look at. Nothing that identifies a patient.
+#: What assembly, selection and the comparison of copies look at. Nothing that identifies a patient.
 KEYWORDS = (
     "Modality", "ImageType", "BodyPartExamined", "StudyDescription", "SeriesDescription", "ProtocolName",
     "InstanceNumber", "SeriesNumber", "AcquisitionNumber", "ImagesInAcquisition", "NumberOfStudyRelatedInstances",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns",
     "NumberOfFrames", "SamplesPerPixel", "ConvolutionKernel", "ContrastBolusAgent", "FrameOfReferenceUID",
     "ScanningSequence", "SequenceVariant", "RepetitionTime", "EchoTime", "InversionTime", "ScanOptions",
+    "LossyImageCompression",
 )  # fmt: skip
 _LAYOUT = ("SpecificCharacterSet", "BitsAllocated", "SamplesPerPixel")
 _PIXELS = {Tag(word) for word in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")}

@@ -19,6 +19,7 @@ from sqlalchemy import Table
 from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from dicomnode import clock, schema
+from dicomnode.copies import refuse_unless_copy
 from dicomnode.errors import Refused
 from dicomnode.schema import analysis, history, instance, result, study, task, tombstone, transfer
 from dicomnode.settle import close, holding, move, note_attempt, queue, remember, settle
@@ -48,9 +49,9 @@ class Ledger:
     # -- receiving ------------------------------------------------------------------------------------------
 
     def file_instance(self, item: Instance, *, association: str, calling_ae: str) -> bool:
-        """Record a durable instance; returns False if exactly this one is stored already.
+        """Record a durable instance; returns False if it, or a copy of it, is stored already.
 
-        Raises Refused (MISMATCH) if another data set has the same SOP Instance UID, and (OUT_OF_RESOURCES) if
+        Raises Refused (MISMATCH) if what is stored under its UID is no copy of it, and (OUT_OF_RESOURCES) if
         the database cannot take it now.
         """
         now = clock.now()
@@ -70,15 +71,12 @@ class Ledger:
             raise Refused(Refused.OUT_OF_RESOURCES, "the database is busy or unavailable") from error
 
     def _is_known(self, item: Instance) -> bool:
-        """The same bytes again are welcome, and so is the same image in another transfer syntax; else refuse."""
+        """Whether this instance is stored already; raises Refused if what is stored is no copy of it."""
         with self._read() as db:
             known = db.execute(sa.select(instance).where(instance.c.sop_uid == item.sop_uid)).mappings().first()
-        if known is None or known["sha256"] == item.sha256:
-            return known is not None
-        recoded = known["transfer_syntax_uid"] != item.transfer_syntax_uid
-        if not recoded or known["study_uid"] != item.study_uid or known["header"] != dict(item.header):
-            raise Refused(Refused.MISMATCH, "another data set with this SOP Instance UID is already stored")
-        return True
+        if known is not None:
+            refuse_unless_copy(item, schema.instance_of(known))
+        return known is not None
 
     def _touch_study(self, db: Connection, study_uid: str, association: str, calling_ae: str, now: float) -> None:
         """An instance arrived: the study exists, is receiving, and knows the association."""

@@ -121,6 +121,7 @@ def _stop(children: list[SpawnProcess]) -> None:
     for child in children:
         child.join(max(0.0, deadline - time.monotonic()))
         if child.exitcode is None:
+            logger.warning("process did not end by itself, it is killed", extra={"name_": child.name})
             child.kill()
             child.join()
 

@@ -115,13 +115,14 @@ def test_the_same_instance_again_is_welcome_and_not_counted(book):
     assert len(book.study("1.2").instances) == 1
 
 
-def test_the_same_image_in_another_transfer_syntax_is_welcome_but_another_image_is_not(book):
+def test_the_same_object_in_another_lossless_transfer_syntax_is_welcome_but_another_object_is_not(book):
     [item] = series(slices=1)
     receive(book, item)
     recoded = replace(item, sha256="other", transfer_syntax_uid="1.2.840.10008.1.2.4.90")
     assert book.file_instance(recoded, association="b", calling_ae="CT1") is False
-    for other in (replace(item, sha256="other"), replace(recoded, header={"Modality": "MR"})):
-        with pytest.raises(Refused) as caught:
+    changes = ({"header": {"Modality": "MR"}}, {"study_uid": "1.3"}, {"series_uid": "1.2.9"}, {"sop_class_uid": "1.9"})
+    for other in (replace(item, sha256="other"), *(replace(recoded, **change) for change in changes)):
+        with pytest.raises(Refused, match="another data set") as caught:
             book.file_instance(other, association="b", calling_ae="CT1")
         assert caught.value.status == Refused.MISMATCH
 

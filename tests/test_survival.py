@@ -320,16 +320,6 @@ def test_the_clock_is_the_time_of_day_and_shared_by_processes():
     assert abs(float(child.stdout) - clock.now()) < 60
 
 
-@pytest.mark.fault(4, "d")
-def test_an_analysis_that_needs_more_memory_than_it_may_have_fails_instead_of_the_machine():
-    code = (
-        "import numpy as np\nfrom dicomnode.roles import limit_memory\nlimit_memory(1.0)\n"
-        "np.ones(2**26)\ntry:\n    np.ones(2**28)\nexcept MemoryError:\n    print('refused')"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "refused\n"
-
-
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
     """A file system of its own."""

@@ -17,10 +17,9 @@ from dicomnode import schema
 from dicomnode.spool import digest_of
 from dicomnode.study import State
 from tests.integration.programs import FINAL, STAND_IN, Node, Orthanc, dcmtk, free_port, wait_for
-from tests.integration.test_recovery import sha256, write_series
+from tests.integration.test_recovery import KINDS, sha256, write_series
 
 SPREAD_SECONDS = 0.3  # between the moment that is aimed at and the kill
-KINDS = ["SC", "SEG", "SR"]
 
 #: The moments at which a kill can find a study, and the faults that stretch them.
 MOMENTS = {

@@ -113,10 +113,13 @@ class Node:
         return True
 
     def stop(self) -> int:
-        """SIGTERM; return the exit status."""
+        """SIGTERM; return the exit status. The receiver must have ended by itself: it answers what is at hand."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        status = self.process.wait(30)
+        lines = [line for line in self.log.read_text().splitlines() if "process did not end by itself" in line]
+        assert "receiver" not in [json.loads(line)["name_"] for line in lines], lines
+        return status
 
     def kill(self) -> None:
         """SIGKILL, and wait until the port is free: the children go with their parent."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from dicomnode import schema
 from dicomnode.errors import Transient
 from dicomnode.network.archive import Archive
 from dicomnode.network.listen import Listener
@@ -20,8 +22,10 @@ from dicomnode.network.send import Outcome, send
 from dicomnode.spool import dataset_offset
 from sr.text import render
 from tests.integration.programs import STAND_IN, Node, dcmtk, local, running, send_all, wait_for
+from tests.misfortunes import CRASH, GREED, GREED_GIB, HANG
 
 SLICES = 24
+KINDS = ["SC", "SEG", "SR"]
 
 
 def write_series(folder: Path, *, study: str = "1", slices: int = SLICES, body_part: str = "CHEST") -> list[Path]:
@@ -126,31 +130,41 @@ def test_a_step_that_dies_at_its_end_is_done_again_and_leaves_one_result(tmp_pat
     assert len(archive.stored) == len(document["results"]) == 1
 
 
+def assert_it_costs_one_study(archive: Archive, folder: Path, study: str, why: str, **settings: str) -> None:
+    """A study takes the model down: the PACS gets a report that says why, and the answer about the study behind it."""
+    bad, good = (write_series(folder / "in", study=number, body_part="CSPINE") for number in (study, "1"))
+    node = node_for(archive, folder / "node", program=STAND_IN)
+    with running(node, **settings):
+        send_all(bad, node.address)
+        wait_for("the misfortune", lambda: node.ledger.rows(schema.attempt))
+        send_all(good, node.address)
+        failed, answered = (node.answer(f"1.2.3.{number}") for number in (study, "1"))
+    assert (failed["state"], answered["state"]) == ("failed", "done")
+    assert why in failed["reason"]
+    [report] = failed["results"]
+    assert why in render(pydicom.dcmread(archive.stored[report["sop_uid"]][1]))
+    assert sorted(result["kind"] for result in answered["results"] if result["sop_uid"] in archive.stored) == KINDS
+
+
 @pytest.mark.fault(4, "d")
-def test_a_model_that_takes_its_process_down_twice_ends_in_a_failure_report_in_the_pacs(tmp_path, archive):
-    files = write_series(tmp_path / "in", body_part="CSPINE")
-    node = node_for(archive, tmp_path / "node")
-    with running(node, DICOMNODE_FAULT="inference:exit:9"):
-        send_all(files, node.address)
-        document = node.answer("1.2.3.1")
-        assert node.stop() == 0
-    assert document["state"] == "failed"
-    assert "exit code 9" in document["reason"]
-    [(name, path)] = archive.stored.values()
-    assert "SR" in name
-    assert "ended its process" in render(pydicom.dcmread(path))
+def test_a_model_that_takes_its_process_down_twice_costs_its_study_a_failure_report_and_the_next_nothing(
+    tmp_path, archive
+):
+    assert_it_costs_one_study(archive, tmp_path, CRASH, "ended its process with exit code -11")
+
+
+@pytest.mark.fault(4, "d")
+def test_a_model_that_needs_more_memory_than_it_may_have_costs_its_study_a_failure_report_and_the_next_nothing(
+    tmp_path, archive
+):
+    settings = {"DICOMNODE_INFERENCE__MEMORY_GIB": f"{GREED_GIB - 2}"}
+    assert_it_costs_one_study(archive, tmp_path, GREED, "MemoryError", **settings)
 
 
 @pytest.mark.fault(8, "d")
-def test_a_model_that_hangs_is_stopped_at_its_limit_and_the_report_names_it(tmp_path, archive):
-    files = write_series(tmp_path / "in", body_part="CSPINE")
-    node = node_for(archive, tmp_path / "node", program=STAND_IN)
-    with running(node, DICOMNODE_FAULT="inference:hang", DICOMNODE_INFERENCE__TIMEOUT_SECONDS="8"):
-        send_all(files, node.address)
-        document = node.answer("1.2.3.1")
-    assert document["state"] == "failed"
-    [(_, path)] = archive.stored.values()
-    assert "it took longer than 8 s" in render(pydicom.dcmread(path))
+def test_a_model_that_hangs_is_stopped_at_its_limit_and_costs_the_next_study_nothing(tmp_path, archive):
+    settings = {"DICOMNODE_INFERENCE__TIMEOUT_SECONDS": "15"}
+    assert_it_costs_one_study(archive, tmp_path, HANG, "it took longer than 15 s", **settings)
 
 
 def test_a_model_that_raises_is_tried_again_and_then_reported(tmp_path, archive):
@@ -197,6 +211,41 @@ def test_one_study_over_parallel_associations_and_two_studies_on_one_are_answere
         documents = [node.answer(f"1.2.3.{n}") for n in (1, 2)]
     assert [d["instances"] for d in documents] == [40, 40]
     assert len(archive.stored) == 2
+
+
+@pytest.mark.fault(1, "bg")
+@pytest.mark.fault(14, "bg")
+def test_a_study_sent_three_times_over_four_associations_with_two_crashes_leaves_one_set_of_results(tmp_path, archive):
+    files = write_series(tmp_path / "in", body_part="CSPINE")
+    for path in files:  # complete by count: no half of it is answered, however long a restart takes
+        dataset = pydicom.dcmread(path)
+        dataset.NumberOfStudyRelatedInstances = SLICES
+        dataset.save_as(path)
+    parts = [files[number::4] for number in range(4)]
+    node = node_for(archive, tmp_path / "node", program=STAND_IN)
+
+    def send_everything() -> None:
+        with ThreadPoolExecutor(4) as senders:
+            list(senders.map(lambda part: send_all(part, node.address), parts))
+
+    with running(node), ThreadPoolExecutor(4) as senders:
+        others = [senders.submit(send_until_it_breaks, part, node) for part in parts[1:]]
+        with pytest.raises(Transient):
+            send(parts[0], node.address, calling_ae="TEST", progress=lambda _: node.kill_group())
+        acknowledged = 1 + sum(len(other.result(60)) for other in others)
+    with running(node, DICOMNODE_FAULT="sent:sleep:60"):
+        assert acknowledged <= len(node.digests()) < SLICES
+        send_everything()
+        wait_for("the results in the PACS", lambda: len(archive.stored) == len(KINDS))
+        node.kill_group()
+    with running(node):
+        send_everything()
+        document = node.answer("1.2.3.1")
+        assert node.digests() == {f"1.2.3.1.1.{n + 1}": sha256(path) for n, path in enumerate(files)}
+    assert document["state"] == "done"
+    assert sorted(result["kind"] for result in document["results"]) == KINDS
+    assert set(archive.stored) == {result["sop_uid"] for result in document["results"]}
+    assert [len(node.ledger.rows(schema.task, kind=kind)) for kind in ("infer", "deliver")] == [1, 1]
 
 
 def test_deadlines_survive_a_restart(tmp_path, archive):
