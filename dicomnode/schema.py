@@ -29,6 +29,8 @@ from dicomnode.task import StoredResult
 
 VERSION = 1
 BUSY_SECONDS = 30  # how long a writer waits for another before it is an error
+#: What a database raises that is away, locked or out of space; its other errors are the fault of what is asked of it.
+AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
 #: Columns that are fields of the same name of a StoredResult, and of an Instance.
 RESULT_FIELDS = ("sop_uid", "series_uid", "study_uid", "sop_class_uid", "kind")
 INSTANCE_FIELDS = tuple(field.name for field in fields(Instance) if field.name != "path")
