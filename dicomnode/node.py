@@ -301,8 +301,9 @@ def _ask_sender(node: Node, study: Study) -> int | None:
 
 def _payload(job: Job) -> dict[str, Any]:
     """What `infer` needs to rebuild the job from the ledger."""
-    chosen = asdict(job.chosen) if job.chosen else None
-    return {"chosen": chosen, "choices": [asdict(choice) for choice in job.choices], "failure": job.failure}
+    if job.failure:
+        return {"chosen": None, "choices": [], "failure": job.failure}
+    return {"chosen": asdict(job.chosen) if job.chosen else None, "choices": [asdict(choice) for choice in job.choices]}
 
 
 def _job(node: Node, task: Task) -> Job:
@@ -312,7 +313,7 @@ def _job(node: Node, task: Task) -> Job:
         study=node.ledger.study(task.study_uid),
         choices=tuple(Choice(**choice) for choice in task.payload["choices"]),
         chosen=Choice(**chosen) if chosen else None,
-        failure=task.payload.get("failure", ""),  # the first version of the ledger has none
+        failure=task.payload.get("failure", ""),
     )
 
 

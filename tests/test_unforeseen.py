@@ -1,24 +1,20 @@
 """What nobody foresaw goes wrong inside a step: the study ends where people see it, and nothing goes round for ever."""
+# ruff: noqa: F401, F811 - fixtures are imported by their names
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from dicomnode import answer, assembly, dispatch, node, schema, selection
+from dicomnode import answer, assembly, dispatch, ledger, node, schema, selection, supervise
 from dicomnode.config import Assembly
 from dicomnode.report import stored_document
 from tests.test_node import Hospital, _no_space, neck
-
-
-@pytest.fixture
-def ward(tmp_path) -> Iterator[Hospital]:
-    it = Hospital(tmp_path)
-    yield it
-    it.go_offline()
+from tests.test_survival import locked, ward
 
 
 def broken(*_, **__):
@@ -134,6 +130,19 @@ def test_a_result_that_is_lost_fails_its_delivery(ward, tmp_path):
         node.deliver(ward.node, ward.node.ledger.lease("deliver", "s"), few)
     assert ward.row(uid)["state"] == "failed"
     assert "FileNotFoundError" in ward.row(uid)["reason"]
+
+
+@pytest.mark.fault(7, "d")
+@pytest.mark.parametrize("name", ["worker-0", "sender"])
+def test_a_death_while_the_database_is_away_does_not_end_the_node(ward, tmp_path, monkeypatch, caplog, name):
+    ward.assemble(ward.receive(neck(tmp_path)))
+    monkeypatch.setattr(ledger, "LEASE_SECONDS", 0.0)
+    task = ward.node.ledger.lease("infer", f"{supervise.HOST}/{name}/7")
+    child = SimpleNamespace(exitcode=-9)
+    with locked(ward.node.ledger):
+        supervise._bury(name, child, ward.node.config, ward.node.ledger)
+    assert "the ledger is away" in caplog.text
+    assert ward.node.ledger.lease("infer", "its successor") == replace(task, owner="its successor"), "and not counted"
 
 
 @pytest.mark.fault(5, "e")
