@@ -17,7 +17,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import IO
 
-from dicomnode import faults, ledger, logs, schema
+from dicomnode import faults, ledger, ledger_clock, logs, schema
 from dicomnode.audit import Trail
 from dicomnode.audit_message import START, STOP
 from dicomnode.config import Config
@@ -63,9 +63,7 @@ def serve(config: Config) -> None:
     if config.web.port:
         ports.take("web", config.web.host, config.web.port).close()
     faults.announce()
-    book = ledger.connect(config.ledger_url)
-    schema.check(book.engine)
-    book.release_owner(f"{HOST}/", died=None)
+    book = _take_over(config)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -99,6 +97,15 @@ def _lock(data_dir: Path) -> IO[str]:
             f"{data_dir} is in use by another node", hint="stop it, or give this one its own data_dir"
         ) from error
     return lock
+
+
+def _take_over(config: Config) -> Ledger:
+    """The ledger as an earlier node left it: nobody is at work, and nothing waits longer than it may."""
+    book = ledger.connect(config.ledger_url)
+    schema.check(book.engine)
+    book.release_owner(f"{HOST}/", died=None)
+    ledger_clock.clamp(book)
+    return book
 
 
 def _start(name: str, config: Config) -> SpawnProcess:
