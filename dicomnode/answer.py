@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import logging
 import socket
 import time
 import uuid
@@ -17,7 +18,7 @@ from pydicom import Dataset
 
 from dicomnode import faults
 from dicomnode.config import CONFIG_DIR, Config
-from dicomnode.errors import NodeError
+from dicomnode.errors import NodeError, Permanent
 from dicomnode.selection import Choice
 from dicomnode.study import Instance, Study
 from inference.findings import Analysis, Finding
@@ -26,6 +27,8 @@ from inference.volume import UnusableSeries, Volume, read_volume
 from inference.weights import UntrustedWeights
 from sr import results as sr
 from sr.results import Reference, Result, Run
+
+logger = logging.getLogger(__name__)
 
 _DEVICES = uuid.UUID("0f5d1bb1-5f53-5a1e-8f8e-5d3a4f0c7c11")  # name space of device UIDs
 
@@ -39,6 +42,8 @@ class Job:
     choices: tuple[Choice, ...]
     #: The series to analyse and its pipeline; None if no series fits any pipeline.
     chosen: Choice | None
+    #: Why nobody could look at the study; then there is nothing to analyse, only to report.
+    failure: str = ""
 
     @property
     def pipeline(self) -> str:
@@ -63,6 +68,7 @@ class Job:
     def digest(self) -> str:
         """Identifies the inputs: the same instances with the same bytes give the same digest."""
         lines = sorted(f"{i.sop_uid} {i.sha256}" for i in self.inputs)
+        lines += [self.failure] if self.failure else []
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -108,6 +114,8 @@ def jobs(study: Study, choices: Sequence[Choice]) -> list[Job]:
 
 def analyse(job: Job, origin: Origin, load: Callable[[str], Pipeline]) -> Answer:
     """Answer a job. Input that cannot be analysed is an answer too; an exception is a fault of ours."""
+    if job.failure:
+        return decline(job, origin, "failed", job.failure)
     if job.chosen is None:
         return decline(job, origin, "not_applicable", "no series of this study fits a pipeline")
     start = time.perf_counter()
@@ -156,10 +164,17 @@ def decline(
     reason: str,
     analysis: Analysis | None = None,
 ) -> Answer:
-    """Answer with a report that says why there is no analysis."""
+    """Answer with a report that says why there is no analysis; raises Permanent if no image is left to report on.
+
+    An image that was lost from the disk makes it a failure, whatever the outcome was: people must hear of it.
+    """
+    headers = list(filter(None, map(_header, job.study.instances)))
+    if lost := len(job.study.instances) - len(headers):
+        outcome, reason = "failed", f"{reason}; {lost} of {len(job.study.instances)} stored images cannot be read"
+    if lost and not headers:
+        raise Permanent(reason)
     looked_at = [f"series {_series_name(job, choice)}: {choice.reason}" for choice in job.choices]
     run = _run(job, origin, analysis, origin.configuration_sha256)
-    headers = [_header(instance) for instance in job.study.instances]
     report = sr.write_not_analysed(headers, outcome=outcome, reason=reason, looked_at=looked_at, run=run)
     return Answer(document=_document(job, outcome, reason, analysis, None), results=(report,))
 
@@ -170,8 +185,13 @@ def explain(error: Exception) -> str:
     return f"the analysis failed: {error}" if ours else f"the analysis failed: {type(error).__name__}"
 
 
-def _header(instance: Instance) -> Dataset:
-    return pydicom.dcmread(instance.path, stop_before_pixels=True)
+def _header(instance: Instance) -> Dataset | None:
+    """The header of a stored image; None if its file is gone, or not what was stored."""
+    try:
+        return pydicom.dcmread(instance.path, stop_before_pixels=True)
+    except Exception as error:  # noqa: BLE001 - what a disk made of a file raises anything inside the parser
+        logger.warning("a stored image cannot be read", extra={"file": instance.path.name, "why": type(error).__name__})
+        return None
 
 
 def _series_name(job: Job, choice: Choice) -> str:

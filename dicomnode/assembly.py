@@ -66,6 +66,12 @@ def decide(study: Study, now: float, policy: Policy, *, expected: int | None = N
     return Wait(until=until, because=reasons)
 
 
+def give_up(study: Study, now: float, policy: Policy, because: str) -> Wait | Release:
+    """The evidence cannot be weighed: only the longest wait is left."""
+    latest = study.last_at + policy.max_wait_seconds
+    return Release(because=because) if now >= latest else Wait(until=latest, because=because)
+
+
 def contrary(study: Study) -> list[str]:
     """Signs that something is still to come."""
     signs = [f"association {t.ending}" for t in study.transfers if t.ending in ("aborted", "lost")]

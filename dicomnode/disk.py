@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import shutil
 import threading
@@ -30,6 +31,11 @@ def room(folder: Path, free_mb: int) -> Room:
     if disk.free >= mark:
         return Room.ENOUGH
     return Room.LOW if 2 * disk.free >= mark else Room.NONE
+
+
+def is_full(error: Exception) -> bool:
+    """Whether this is what a disk says that takes nothing: that passes, and is nobody's fault."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Watch:

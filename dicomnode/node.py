@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from dicomnode import answer, assembly, clock, dispatch, faults, ledger_retention, proof, schema, selection
+from dicomnode import answer, assembly, clock, disk, dispatch, faults, ledger_retention, proof, schema, selection
 from dicomnode.answer import Answer, Job, Origin
 from dicomnode.audit import Trail
 from dicomnode.claims import Claims
@@ -47,7 +47,7 @@ from sr import results as sr
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 2  # of an analysis, before the study fails
-MAX_LOSSES = 5  # tries of a delivery, before one that the destination took and does not hold fails
+MAX_LOSSES = 5  # tries of a delivery, before one that goes wrong, or that the destination took and does not hold, fails
 RETRY_SECONDS = (2.0, 30.0)  # first and longest delay before a delivery, or a destination, is tried again
 
 
@@ -74,16 +74,28 @@ def assemble(node: Node, study_uid: str) -> None:
     if not study.instances and not missing:
         node.ledger.drop_empty(study_uid)
         return
+    choices: list[Choice] = []
+    jobs: list[Job] = []
     policy = _policy(node, study)
-    decision = assembly.decide(study, clock.now(), policy, expected=_ask_sender(node, study))
+    try:
+        decision = assembly.decide(study, clock.now(), policy, expected=_ask_sender(node, study))
+        if isinstance(decision, assembly.Release):
+            choices = selection.choose(study, node.rules)
+            jobs = answer.jobs(study, choices)
+    except schema.AWAY:
+        raise
+    except Exception as error:
+        # It would be the same next time. Its images may still be coming, so it fails once, after the longest wait.
+        logger.exception("assembly failed")
+        failure = f"the study cannot be assembled: {type(error).__name__}"
+        decision = assembly.give_up(study, clock.now(), policy, failure)
+        jobs = [Job(study=study, choices=(), chosen=None, failure=failure)]
     if isinstance(decision, assembly.Wait):
         node.ledger.wait(study, decision.until, decision.because)
         return
     if missing:  # an answer about the few that are here must not supersede the one about all
         ledger_retention.keep_answer(node.ledger, study, because=f"{missing} of its images were deleted: answer kept")
         return
-    choices = selection.choose(study, node.rules)
-    jobs = answer.jobs(study, choices)
     released = node.ledger.release(
         study,
         because=decision.because,
@@ -95,24 +107,34 @@ def assemble(node: Node, study_uid: str) -> None:
 
 
 def infer(node: Node, task: Task) -> None:
-    """Answer a leased task, and queue the answer's delivery to every destination."""
+    """Answer a leased task, and queue the answer's delivery to every destination.
+
+    Raises only what says nothing about the study: a disk or a database that does not take the answer.
+    """
+    try:
+        _infer(node, task)
+    except Transient as error:
+        node.ledger.try_later(task, str(error), next_at=clock.now() + RETRY_SECONDS[0])
+    except (OSError, *schema.AWAY):
+        raise
+    except Exception as error:
+        # Not even a report can be made of this study; `status` and the log are what is left.
+        logger.exception("no report could be written", extra={"study": task.study_id, "pipeline": task.name})
+        if isinstance(error, Permanent | sr.InvalidResult) or task.attempts + 1 >= MAX_ATTEMPTS:
+            node.ledger.fail(task, answer.explain(error))
+        else:
+            node.ledger.try_later(task, answer.explain(error), next_at=clock.now() + RETRY_SECONDS[0])
+
+
+def _infer(node: Node, task: Task) -> None:
     job = _job(node, task)
     if job.digest != task.digest:
         node.ledger.set_aside(task)
         return
-    try:
-        if task.attempts >= MAX_ATTEMPTS:  # it took the worker down each time: report instead of trying again
-            found = answer.decline(job, _origin(node, task), "failed", task.reason)
-        else:
-            found = _analyse(node, job, task)
-    except Transient as error:
-        node.ledger.try_later(task, str(error), next_at=clock.now() + RETRY_SECONDS[0])
-        return
-    except sr.InvalidResult as error:
-        # Not even a report can be made of this study; `status` and the log are what is left.
-        node.ledger.fail(task, str(error))
-        logger.exception("no report could be written", extra={"study": task.study_id, "pipeline": task.name})
-        return
+    if task.attempts >= MAX_ATTEMPTS:  # it took the worker down each time: report instead of trying again
+        found = answer.decline(job, _origin(node, task), "failed", task.reason)
+    else:
+        found = _analyse(node, job, task)
     # A destination may turn out not to know the class of the report: what it gets then must be ready.
     results = sr.with_fallback(found.results) if node.config.wants("sr") else found.results
     stored = [_save(node, task, result) for result in results]
@@ -133,8 +155,26 @@ def infer(node: Node, task: Task) -> None:
 def deliver(node: Node, task: Task, destination: Destination) -> bool:
     """Send one analysis's results to one destination and have it prove that it holds them; doing so twice is harmless.
 
-    False if the destination is not there, or busy: then it should be left alone for a moment.
+    False if the destination is not there, or busy: then it should be left alone for a moment. Raises only what says
+    nothing about the delivery: a full disk, or a database that is away.
     """
+    try:
+        return _deliver(node, task, destination)
+    except schema.AWAY:
+        raise
+    except Exception as error:
+        if disk.is_full(error):
+            raise
+        logger.exception("delivery failed", extra={"study": task.study_id, "destination": destination.name})
+        reason = f"internal error, see the log: {type(error).__name__}"
+        if task.attempts + 1 >= MAX_LOSSES:
+            node.ledger.fail(task, reason)
+        else:
+            _try_again(node, task, reason)
+        return True
+
+
+def _deliver(node: Node, task: Task, destination: Destination) -> bool:
     parent_id, current = node.ledger.parent(task)
     if not current:
         node.ledger.finish_delivery(task, "superseded by a newer answer before it was delivered")
@@ -261,6 +301,8 @@ def _ask_sender(node: Node, study: Study) -> int | None:
 
 def _payload(job: Job) -> dict[str, Any]:
     """What `infer` needs to rebuild the job from the ledger."""
+    if job.failure:
+        return {"chosen": None, "choices": [], "failure": job.failure}
     return {"chosen": asdict(job.chosen) if job.chosen else None, "choices": [asdict(choice) for choice in job.choices]}
 
 
@@ -271,6 +313,7 @@ def _job(node: Node, task: Task) -> Job:
         study=node.ledger.study(task.study_uid),
         choices=tuple(Choice(**choice) for choice in task.payload["choices"]),
         chosen=Choice(**chosen) if chosen else None,
+        failure=task.payload.get("failure", ""),
     )
 
 

@@ -8,7 +8,6 @@ import os
 import resource
 import sys
 import threading
-from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 
@@ -60,8 +59,8 @@ def coordinate(config: Config, life: Life) -> None:
             try:
                 node.assemble(this, study_uid)
             except Exception:
-                # One study that cannot be assembled must not hold up those behind it.
-                logger.exception("assembly failed")
+                # Not the study's fault (a database that is away), and it must not hold up those behind it.
+                logger.exception("assembly interrupted")
                 resting[study_uid] = now + REST_SECONDS
 
     cleaner = partial(retention.apply, this.ledger, this.spool, config.retention, this.trail.deleted)
@@ -162,10 +161,8 @@ def send(config: Config, life: Life) -> None:
             try:
                 failures = 0 if node.deliver(this, task, destination) else failures + 1
             except Exception:
-                # One broken delivery must not end the thread that serves the destination.
-                logger.exception("delivery failed", extra={"study": task.study_id, "destination": destination.name})
-                with suppress(Exception):  # a database that is away: the task is ready when its lease has run out
-                    this.ledger.try_later(task, "internal error, see the log", next_at=clock.now() + REST_SECONDS)
+                # Not the delivery's fault (a full disk, a database that is away): again when the lease has run out.
+                logger.exception("delivery interrupted", extra={"study": task.study_id, "destination": task.name})
             if failures:
                 life.stop.wait(node.retry_delay(failures - 1))
 

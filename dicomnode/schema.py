@@ -27,8 +27,10 @@ from dicomnode.errors import ConfigError
 from dicomnode.study import Instance
 from dicomnode.task import StoredResult
 
-VERSION = 1
+VERSION = 2  # 1 had neither claim nor tombstone nor doomed
 BUSY_SECONDS = 30  # how long a writer waits for another before it is an error
+#: What a database raises that is away, locked or out of space; its other errors are the fault of what is asked of it.
+AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError)
 #: Columns that are fields of the same name of a StoredResult, and of an Instance.
 RESULT_FIELDS = ("sop_uid", "series_uid", "study_uid", "sop_class_uid", "kind")
 INSTANCE_FIELDS = tuple(field.name for field in fields(Instance) if field.name != "path")
@@ -201,13 +203,21 @@ def check(engine: Engine) -> None:
 
 
 def _version(engine: Engine) -> int:
-    """The schema version of the database, whose tables are created at first use."""
-    metadata.create_all(engine)
+    """The schema version of the database, whose tables are created at first use; one of an older version gets ours.
+
+    So far later versions only added tables, and creating what is not there is all that an older one needs.
+    """
+    metadata.create_all(engine, [meta])
     with engine.begin() as db:
-        versions = db.execute(sa.select(meta.c.schema_version)).scalars().all()
-        if not versions:
+        found: int | None = db.execute(sa.select(meta.c.schema_version)).scalars().first()
+        if found is not None and found > VERSION:
+            return found
+        metadata.create_all(db)
+        if found is None:
             db.execute(sa.insert(meta).values(schema_version=VERSION))
-        return versions[0] if versions else VERSION
+        elif found < VERSION:
+            db.execute(sa.update(meta).values(schema_version=VERSION))
+    return VERSION
 
 
 def _sqlite(url: str) -> Engine:

@@ -70,16 +70,17 @@ def settle(db: Connection, study_uid: str) -> None:
         return
     current = (task.c.study_uid == study_uid, task.c.current == 1, task.c.kind == "infer")
     analyses = db.execute(
-        sa.select(task.c.id, task.c.state, analysis.c.document).outerjoin(analysis).where(*current)
+        sa.select(task.c.id, task.c.state, task.c.reason, analysis.c.document).outerjoin(analysis).where(*current)
     ).all()
     ids = [row.id for row in analyses]
     deliveries = db.execute(sa.select(task.c.state, task.c.name, task.c.reason).where(task.c.parent_id.in_(ids))).all()
-    state, reason = derive([(row.state, row.document) for row in analyses], [tuple(row) for row in deliveries])
+    answers = [(row.state, row.document or {"state": "failed", "reason": row.reason}) for row in analyses]
+    state, reason = derive(answers, [tuple(row) for row in deliveries])
     move(db, study_uid, state, reason)
 
 
 def derive(
-    analyses: Sequence[tuple[str, Mapping[str, Any] | None]], deliveries: Sequence[tuple[str, str, str]]
+    analyses: Sequence[tuple[str, Mapping[str, Any]]], deliveries: Sequence[tuple[str, str, str]]
 ) -> tuple[State, str]:
     """The state of a study with these analyses (task state, answer) and deliveries (task state, name, reason)."""
     if any(state in ("ready", "running") for state, _ in analyses):
@@ -87,7 +88,7 @@ def derive(
     if any(state in ("ready", "running") for state, _, _ in deliveries):
         return State.DELIVERING, "results are on their way"
     undelivered = [f"not delivered to {name}: {reason}" for state, name, reason in deliveries if state == "failed"]
-    answers = [document or {"state": "failed", "reason": "no answer"} for _, document in analyses]
+    answers = [document for _, document in analyses]
     failures = [answer["reason"] for answer in answers if answer["state"] == "failed"]
     if undelivered or failures:
         return State.FAILED, "; ".join([*failures, *undelivered])

@@ -17,11 +17,12 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import IO
 
-from dicomnode import faults, ledger, logs, schema
+from dicomnode import faults, ledger, ledger_clock, logs, schema
 from dicomnode.audit import Trail
 from dicomnode.audit_message import START, STOP
 from dicomnode.config import Config
 from dicomnode.errors import ConfigError
+from dicomnode.ledger import Ledger
 from dicomnode.network import ports
 
 logger = logging.getLogger(__name__)
@@ -62,9 +63,7 @@ def serve(config: Config) -> None:
     if config.web.port:
         ports.take("web", config.web.host, config.web.port).close()
     faults.announce()
-    book = ledger.connect(config.ledger_url)
-    schema.check(book.engine)
-    book.release_owner(f"{HOST}/", died=None)
+    book = _take_over(config)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -79,7 +78,7 @@ def serve(config: Config) -> None:
             wait([child.sentinel for child in children.values()], timeout=0.5)
             for name, child in list(children.items()):
                 if child.exitcode is not None and not stop.is_set():
-                    _bury(name, child, config)
+                    _bury(name, child, config, book)
                     stop.wait(RESTART_SECONDS)
                     children[name] = _start(name, config)
     finally:
@@ -100,18 +99,31 @@ def _lock(data_dir: Path) -> IO[str]:
     return lock
 
 
+def _take_over(config: Config) -> Ledger:
+    """The ledger as an earlier node left it: nobody is at work, and nothing waits longer than it may."""
+    book = ledger.connect(config.ledger_url)
+    schema.check(book.engine)
+    book.release_owner(f"{HOST}/", died=None)
+    ledger_clock.clamp(book)
+    return book
+
+
 def _start(name: str, config: Config) -> SpawnProcess:
     child = multiprocessing.get_context("spawn").Process(target=_run, args=(name, config), name=name)
     child.start()
     return child
 
 
-def _bury(name: str, child: SpawnProcess, config: Config) -> None:
+def _bury(name: str, child: SpawnProcess, config: Config, book: Ledger) -> None:
     """Give back what a dead process held. A worker's death counts against the analysis that it was doing."""
     logger.error("process ended, it is started again", extra={"name_": name, "exitcode": child.exitcode})
     limit = f"{config.inference.timeout_seconds:g} s"
     died = f"the analysis ended its process with exit code {child.exitcode} (1: it took longer than {limit})"
-    ledger.connect(config.ledger_url).release_owner(f"{HOST}/{name}/", died=died if name.startswith("worker") else None)
+    try:
+        book.release_owner(f"{HOST}/{name}/", died=died if name.startswith("worker") else None)
+    except schema.AWAY:
+        # The node stays. What the process held is free when its lease runs out, and this death counts against nothing.
+        logger.exception("the ledger is away; what the process held is free when its lease has run out")
 
 
 def _stop(children: list[SpawnProcess]) -> None:
