@@ -131,9 +131,47 @@ def test_an_archive_that_takes_no_queries_is_told_from_one_that_has_to(ward):
     with pacs(queries=False, commits=False) as archive:
         it = ward(archive, None)
         assert it.deliver()
-    assert it.delivery["state"] == "done"
+    assert (it.delivery["state"], it.row(it.uid)["state"]) == ("unproven", "done")
+    assert it.row(it.uid)["reason"] == "results stored, not proven by archive"
     assert it.delivery["reason"].startswith("stored, not proven: PEER@127.0.0.1")
     assert "accepts none of the SOP classes" in it.delivery["reason"]
+
+
+@pytest.mark.parametrize("status", [0x0122, 0x0124])
+def test_an_archive_that_answers_that_it_takes_no_such_queries_offers_none(ward, status):
+    with pacs() as archive:
+        archive.query_status = status
+        it = ward(archive, None)
+        assert it.deliver()
+    assert it.delivery["state"] == "unproven"
+    assert f"C-FIND request with status {status:04X}" in it.delivery["reason"]
+
+
+@pytest.mark.parametrize("asked", ["find", None])
+@pytest.mark.parametrize("status", [0xA700, 0xC000, None])
+def test_an_archive_that_cannot_answer_the_first_query_is_asked_again_and_sent_nothing_twice(ward, asked, status):
+    with pacs() as archive:
+        archive.query_status = status
+        it = ward(archive, asked)
+        assert it.deliver()
+        assert (it.row(it.uid)["state"], it.delivery["state"], it.delivery["attempts"]) == ("delivering", "ready", 1)
+        archive.query_status = 0x0000
+        it.hurry()
+        assert it.deliver()
+        assert len(archive.stored) == 3
+    assert (it.delivery["state"], it.delivery["reason"]) == ("done", "held, by query")
+
+
+def test_an_archive_that_never_answers_a_query_fails_the_delivery_in_the_end(ward, monkeypatch):
+    with pacs() as archive:
+        archive.query_status = 0xC000
+        it = ward(archive, None)
+        assert it.deliver()
+        it.hurry()
+        monkeypatch.setattr(proof, "GIVE_UP_SECONDS", 0.0)
+        assert it.deliver()
+    assert it.delivery["state"] == "failed"
+    assert it.delivery["reason"].endswith("C-FIND request with status C000; see proof of this destination")
 
 
 @pytest.mark.parametrize("asked", ["find", "commitment"])
@@ -353,7 +391,7 @@ class Attempts:
 
     def __init__(self, hospital: Hospital, folder: Path) -> None:
         self.ledger = hospital.node.ledger
-        [there] = hospital.node.config.destination
+        there = hospital.node.config.destination[0].model_copy(update={"proof": "none"})
         self.port = free_port()
         down = there.model_copy(update={"name": "down", "port": self.port})
         self.config = hospital.node.config.model_copy(update={"destination": (down, there)})
