@@ -31,6 +31,7 @@ from dicomnode.audit import Trail
 from dicomnode.config import Config
 from dicomnode.disk import Room
 from dicomnode.ledger import Ledger
+from dicomnode.peers import own_host
 from dicomnode.supervise import Life
 
 logger = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ class _Pages:
         """200 if instances can be received and kept, else 503 and the reason."""
         problems = []
         try:
-            with socket.create_connection(("127.0.0.1", self._config.receive.port), timeout=1.0):
+            with socket.create_connection((own_host(self._config), self._config.receive.port), timeout=1.0):
                 pass
         except OSError as error:
             problems.append(f"the receiver does not listen: {error.strerror}")
