@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 from pydicom.uid import generate_uid
-from starlette.testclient import TestClient
 
-from dicomnode import node, proof, report, roles, schema
+from dicomnode import node, proof, roles, schema
 from dicomnode.network.commitment import reporting
 from dicomnode.network.listen import Listener, storage_contexts
 from dicomnode.network.send import Address
@@ -21,7 +20,6 @@ from dicomnode.receive import Receiver
 from dicomnode.roles import build
 from dicomnode.supervise import Life
 from dicomnode.task import Task
-from dicomnode.web.pages import create_app
 from tests.integration.programs import free_port
 from tests.pacs import Pacs, pacs
 from tests.receivers import soon
@@ -125,53 +123,6 @@ def test_an_object_that_never_shows_up_fails_the_delivery_and_a_retry_sends_ever
         assert it.deliver()
         assert len(archive.stored) == 6
     assert it.row(it.uid)["state"] == "done"
-
-
-def test_an_archive_that_takes_no_queries_is_told_from_one_that_has_to(ward):
-    with pacs(queries=False, commits=False) as archive:
-        it = ward(archive, None)
-        assert it.deliver()
-    assert (it.delivery["state"], it.row(it.uid)["state"]) == ("unproven", "done")
-    assert it.row(it.uid)["reason"] == "results stored, not proven by archive"
-    assert it.delivery["reason"].startswith("stored, not proven: PEER@127.0.0.1")
-    assert "accepts none of the SOP classes" in it.delivery["reason"]
-
-
-@pytest.mark.parametrize("status", [0x0122, 0x0124])
-def test_an_archive_that_answers_that_it_takes_no_such_queries_offers_none(ward, status):
-    with pacs() as archive:
-        archive.query_status = status
-        it = ward(archive, None)
-        assert it.deliver()
-    assert it.delivery["state"] == "unproven"
-    assert f"C-FIND request with status {status:04X}" in it.delivery["reason"]
-
-
-@pytest.mark.parametrize("asked", ["find", None])
-@pytest.mark.parametrize("status", [0xA700, 0xC000, None])
-def test_an_archive_that_cannot_answer_the_first_query_is_asked_again_and_sent_nothing_twice(ward, asked, status):
-    with pacs() as archive:
-        archive.query_status = status
-        it = ward(archive, asked)
-        assert it.deliver()
-        assert (it.row(it.uid)["state"], it.delivery["state"], it.delivery["attempts"]) == ("delivering", "ready", 1)
-        archive.query_status = 0x0000
-        it.hurry()
-        assert it.deliver()
-        assert len(archive.stored) == 3
-    assert (it.delivery["state"], it.delivery["reason"]) == ("done", "held, by query")
-
-
-def test_an_archive_that_never_answers_a_query_fails_the_delivery_in_the_end(ward, monkeypatch):
-    with pacs() as archive:
-        archive.query_status = 0xC000
-        it = ward(archive, None)
-        assert it.deliver()
-        it.hurry()
-        monkeypatch.setattr(proof, "GIVE_UP_SECONDS", 0.0)
-        assert it.deliver()
-    assert it.delivery["state"] == "failed"
-    assert it.delivery["reason"].endswith("C-FIND request with status C000; see proof of this destination")
 
 
 @pytest.mark.parametrize("asked", ["find", "commitment"])
@@ -365,25 +316,6 @@ def test_a_report_that_finds_the_database_away_is_answered_so(ward, monkeypatch)
         report = Dataset()
         report.TransactionUID = "1.2.3"
         assert archive.report(listening, report) == 0x0110
-
-
-def test_what_was_given_up_is_listed_and_put_back_for_one_destination_or_all(ward):
-    with pacs(queries=False, commits=False) as archive:
-        it = ward(archive, "find")
-        assert report.undelivered(it.node.ledger) is None
-        assert it.deliver()
-    [(number, name, tries, reason)] = report.undelivered_rows(it.node.ledger)
-    assert (number, name, tries) == (1, "archive", 1)
-    assert "stored, not proven" in reason
-    page = TestClient(create_app(it.node.config), base_url="http://127.0.0.1:8080").get("/").text
-    assert "Deliveries that were given up" in page and "stored, not proven" in page
-    assert it.node.ledger.retry(destination="other") == 0
-    assert it.node.ledger.retry(destination="archive") == 1
-    assert it.row(it.uid)["state"] == "delivering"
-    assert report.undelivered_rows(it.node.ledger) == []
-    it.node.ledger.fail(it.lease(), "given up again")
-    assert it.node.ledger.retry() == 1
-    assert it.delivery["state"] == "ready"
 
 
 class Attempts:

@@ -120,7 +120,7 @@ def test_health_says_that_the_receiver_listens(tmp_path, host):
     with ports.take("receive", host, 0) as receiver:
         answer = client(tmp_path, Receive(host=host, port=receiver.getsockname()[1])).get("/health")
     assert answer.status_code == 200
-    assert answer.json() == {"ok": True, "problems": [], "studies": {}}
+    assert answer.json() == {"ok": True, "problems": [], "studies": {}, "late": {}}
 
 
 def test_health_says_that_the_receiver_is_gone(tmp_path):
