@@ -57,6 +57,9 @@ class Sent(Protocol):
     def problem(self) -> str: ...
 
     @property
+    def comment(self) -> str: ...
+
+    @property
     def transient(self) -> bool: ...
 
 
@@ -93,13 +96,15 @@ class Trail:
 
         (PS3.15 A.5.2: one message is not to have mixed outcomes.)
         """
-        groups: dict[tuple[bool, bool], list[Object]] = {}
+        groups: dict[tuple[bool, bool], list[tuple[Object, Sent]]] = {}
         for item, outcome in zip(objects, outcomes, strict=True):
-            groups.setdefault((bool(outcome.problem), outcome.transient), []).append(item)
-        for (failed, transient), items in groups.items():
+            groups.setdefault((bool(outcome.problem), outcome.transient), []).append((item, outcome))
+        for (failed, transient), pairs in groups.items():
+            comments = dict.fromkeys(outcome.comment for _, outcome in pairs if outcome.comment)
             why = (f"refused, {'to be tried again' if transient else 'given up'}") if failed else ""
+            why = "; ".join([why, *comments])
             event = Event(id=xml.TRANSFERRED, action="R", problem=why, serious=failed and not transient)
-            for subject in subjects(items, anonymized=peer.deidentify):
+            for subject in subjects((item for item, _ in pairs), anonymized=peer.deidentify):
                 self._write(event, self._outgoing(peer), xml.study(subject))
 
     def not_sent(self, peer: Destination, objects: Iterable[Object], problem: str) -> None:

@@ -118,7 +118,7 @@ def send(
         outcomes = send_files(files, _address(to), calling_ae=calling, progress=lambda _: progress.advance(bar))
     refused = [outcome for outcome in outcomes if outcome.problem]
     for outcome in refused:
-        _note(f"{outcome.path}: {outcome.problem}")
+        _note(": ".join(filter(None, (str(outcome.path), outcome.problem, outcome.comment))))
     console.print(f"{len(outcomes) - len(refused)} of {len(files)} sent")
     if refused:
         raise typer.Exit(1)

@@ -3,7 +3,7 @@
 Every step of the flow is one transaction here: a step's output and the next step's task appear together or
 not at all. SQLite by default, PostgreSQL by URL, the same statements on both.
 
-Task states: ready -> running -> done | failed | obsolete. `running` with a lease that ran out counts as ready.
+Task states: ready -> running -> done | unproven | failed | obsolete. `running` with a lease that ran out is ready.
 A task is unique on (kind, study, pipeline or destination, digest of its input): queueing twice is impossible.
 """
 
@@ -251,10 +251,10 @@ class Ledger:
         with self._begin() as db:
             close(db, held, "obsolete", "the study has changed")
 
-    def finish_delivery(self, held: Task, reason: str = "") -> None:
-        """A destination has what it was owed."""
+    def finish_delivery(self, held: Task, reason: str = "", *, proven: bool = True) -> None:
+        """A destination has what it was owed, or took it and offers no proof."""
         with self._begin() as db:
-            if close(db, held, "done", reason):
+            if close(db, held, "done" if proven else "unproven", reason):
                 settle(db, held.study_uid)
 
     def fail(self, held: Task, reason: str) -> None:

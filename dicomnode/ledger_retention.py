@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,14 @@ from dicomnode.study import State, Study
 _OPEN = ("ready", "running")
 
 
-def delete_inputs(book: Ledger, before: float) -> int | None:
-    """Delete the images of one study that was answered `before`; returns its short id, None if there is no such."""
+def delete_inputs(book: Ledger, before: float, believed: Collection[str] = ()) -> int | None:
+    """Delete the images of one study that was answered `before`; returns its short id, None if there is no such.
+
+    `believed` are the destinations whose word counts where they prove nothing.
+    """
     has_images = sa.exists().where(instance.c.study_uid == study.c.uid)
     with book.engine.begin() as db:
-        row = db.execute(_let_go(before).where(has_images).limit(1).with_for_update()).first()
+        row = db.execute(_let_go(before, believed).where(has_images).limit(1).with_for_update()).first()
         if row is None:
             return None
         mine = instance.c.study_uid == row.uid
@@ -42,7 +45,7 @@ def delete_inputs(book: Ledger, before: float) -> int | None:
         return int(row.id)
 
 
-def delete_results(book: Ledger, before: float) -> int | None:
+def delete_results(book: Ledger, before: float, believed: Collection[str] = ()) -> int | None:
     """Delete the results and findings of one study that was answered `before` and whose images are deleted.
 
     Their UIDs stay: a newer answer names what it supersedes, and results that come back are known as our own.
@@ -50,7 +53,7 @@ def delete_results(book: Ledger, before: float) -> int | None:
     buried = sa.exists().where(tombstone.c.study_uid == study.c.uid, tombstone.c.results_at.is_(None))
     has_images = sa.exists().where(instance.c.study_uid == study.c.uid)
     with book.engine.begin() as db:
-        row = db.execute(_let_go(before).where(buried, ~has_images).limit(1).with_for_update()).first()
+        row = db.execute(_let_go(before, believed).where(buried, ~has_images).limit(1).with_for_update()).first()
         if row is None:
             return None
         _doom(db, _result_files(db, row.uid))
@@ -117,11 +120,13 @@ def removed(book: Ledger, rows: Sequence[RowMapping]) -> None:
         db.execute(same, [{"old": row["path"], "number": row["inode"]} for row in rows])
 
 
-def _let_go(before: float) -> sa.Select[Any]:
+def _let_go(before: float, believed: Collection[str]) -> sa.Select[Any]:
     """Studies whose every destination has the current answer, or whose failure was acknowledged, since `before`."""
     mine = task.c.study_uid == study.c.uid
     delivery = task.alias()
-    delivered = sa.exists().where(delivery.c.parent_id == task.c.id, delivery.c.state == "done")
+    sent = delivery.c.parent_id == task.c.id
+    held = sa.or_(delivery.c.state == "done", sa.and_(delivery.c.state == "unproven", delivery.c.name.in_(believed)))
+    delivered = sa.and_(sa.exists().where(sent), ~sa.exists().where(sent, ~held))
     unproven = sa.exists().where(mine, task.c.kind == "infer", task.c.current == 1, ~delivered)
     proven = sa.and_(study.c.state.in_((State.DONE, State.NOT_APPLICABLE)), ~unproven)
     busy = sa.exists().where(mine, task.c.state.in_(_OPEN))

@@ -210,7 +210,8 @@ def _deliver(node: Node, task: Task, destination: Destination) -> bool:
 def _conclude(node: Node, task: Task, parcel: Parcel, verdict: proof.Verdict) -> None:
     about = {"study": task.study_id, "destination": task.name}
     if isinstance(verdict, proof.Held):
-        node.ledger.finish_delivery(task, "; ".join(filter(None, [*parcel.withheld, verdict.how])))
+        reason = "; ".join(filter(None, [*parcel.withheld, verdict.how]))
+        node.ledger.finish_delivery(task, reason, proven=verdict.proven)
         logger.info("results delivered", extra=about)
     elif isinstance(verdict, proof.Wait):
         node.claims.wait(task, verdict.why, next_at=verdict.until)

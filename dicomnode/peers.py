@@ -23,10 +23,19 @@ def sender_address(config: Config, peer: Sender) -> Address | None:
     return Address(ae_title=peer.ae_title, host=peer.host, port=peer.port, tls=secured)
 
 
+#: Where a listener on all addresses is reached from this machine.
+_LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing listens here
+
+
 def own_address(config: Config) -> Address:
     """Where this node is reached from this machine, whatever name its certificate has."""
     secured = tls.client(_files(config), any_name=True) if config.receive.tls else None
-    return Address(ae_title=config.receive.ae_title, host="127.0.0.1", port=config.receive.port, tls=secured)
+    return Address(ae_title=config.receive.ae_title, host=own_host(config), port=config.receive.port, tls=secured)
+
+
+def own_host(config: Config) -> str:
+    """The host at which the receiver hears this machine."""
+    return _LOOPBACK.get(config.receive.host, config.receive.host)
 
 
 def listener_tls(config: Config) -> ssl.SSLContext | None:

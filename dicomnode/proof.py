@@ -21,9 +21,10 @@ GIVE_UP_SECONDS = 24 * 3600.0  # after the destination accepted everything
 
 @dataclass(frozen=True)
 class Held:
-    """The destination holds everything, or cannot be asked and need not be."""
+    """The destination holds everything, or need not prove it, or offers no proof and none was asked for."""
 
     how: str
+    proven: bool = True
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,13 @@ def prove(proof: Proof | None, delivery: Delivery, earlier: Sequence[Claim], acc
     try:
         return (_commitment if proof == "commitment" else _read_back)(delivery, earlier, accepted)
     except Transient as error:
-        if proof is None and not earlier:  # nobody said that it can be asked
-            return Held(f"stored, not proven: {error}; see proof of this destination")
+        why = f"stored, not proven: {error}; see proof of this destination"
+        if proof is None and isinstance(error, Unsupported):  # nobody said that it can be asked
+            return Held(why, proven=False)
         if isinstance(error, Unsupported) or (earlier and _too_late(earlier)):
-            return Lacking(f"stored, not proven: {error}; see proof of this destination", final=True)
+            return Lacking(why, final=True)
+        if not delivery.claims.of(delivery.task):  # what it took is asked for again, not sent again
+            delivery.claims.make(delivery.task, accepted)
         raise
 
 

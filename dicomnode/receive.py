@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import logging
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 #: Shared by all associations: a flush is a wait for the disk, not work.
 _flushers = ThreadPoolExecutor(max_workers=16, thread_name_prefix="flush")
+REASONS = 10  # for refusing instances that are logged of one association: a reason may hold a tag as it was received
 LOCKS = 1024  # copies of one instance share a lock; far more than associations, so that others rarely do
 
 
@@ -85,6 +87,7 @@ class Receiver(Acceptor):
         self._claims, self._destinations = Claims(ledger.engine), config.destination
         self.transfers = Transfers(trail)
         self._disk = disk.Watch(spool.root, config.limits.free_mb)
+        self._refused: dict[str, Counter[str]] = {}  # by open association, and reason
         self.locks = [threading.Lock() for _ in range(LOCKS)]
 
     def admit(self, peer: Peer) -> None:
@@ -117,11 +120,23 @@ class Receiver(Acceptor):
         self._claims.report(read(data, transfer_syntax_uid), names)
         logger.info("storage commitment reported", extra={"association": peer.association})
 
+    def refused(self, peer: Peer, status: int, why: str) -> None:
+        """Log each reason once; `why` is in our own words."""
+        reasons = self._refused.setdefault(peer.association, Counter())
+        if why not in reasons and len(reasons) >= REASONS:
+            why = "further reasons are not logged"
+        reasons[why] += 1
+        if reasons[why] == 1:
+            about = {"association": peer.association, "status": f"{status:04X}", "why": why}
+            logger.warning("instance refused", extra=about)
+
     def ended(self, peer: Peer, ending: str) -> None:
         """Tell assembly how the association ended."""
+        refused = self._refused.pop(peer.association, Counter()).total()
         self.transfers.ended(peer, ending)
         self.ledger.end_association(peer.association, ending)
-        logger.info("association ended", extra={"association": peer.association, "ending": ending})
+        about = {"association": peer.association, "ending": ending, "refused": refused}
+        logger.info("association ended", extra=about)
 
     def refuse_if_full(self) -> None:
         if self._disk.room() is Room.NONE:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from dicomnode import schema
 from dicomnode.ledger import Ledger
+from dicomnode.owed import late, owed
 from dicomnode.study import State
 
 Document = dict[str, Any]
@@ -110,25 +111,23 @@ def overview_rows(ledger: Ledger) -> list[tuple[Any, ...]]:
     ]
 
 
-UNDELIVERED = ("study", "not delivered to", "tries", "reason")
+UNDELIVERED = ("study", "not delivered to", "state", "tries", "reason")
 
 
 def undelivered_rows(ledger: Ledger) -> list[tuple[Any, ...]]:
-    """The deliveries that were given up and wait for a person, in the columns of UNDELIVERED."""
-    failed = ledger.rows(schema.task, kind="deliver", state="failed")
-    if not failed:
-        return []
-    answers = {task["id"] for task in ledger.rows(schema.task, kind="infer", current=1)}
-    numbers = {row["uid"]: row["id"] for row in ledger.rows(schema.study)}
-    return [
-        (numbers[task["study_uid"]], task["name"], task["attempts"] + 1, task["reason"])
-        for task in failed
-        if task["parent_id"] in answers
+    """The deliveries that were given up or wait for long, in the columns of UNDELIVERED."""
+    given_up = [
+        (row["study"], row["name"], "given up", row["attempts"] + 1, row["reason"]) for row in owed(ledger, "failed")
     ]
+    waiting = [
+        (row["study"], row["name"], f"waits since {_iso(row['since'])}", row["attempts"], row["reason"])
+        for row in late(ledger)
+    ]
+    return given_up + waiting
 
 
 def undelivered(ledger: Ledger) -> Table | None:
-    """The deliveries that were given up in a table; None without any."""
+    """The deliveries that were given up or wait for long in a table; None without any."""
     rows = undelivered_rows(ledger)
     return _rows(rows, *UNDELIVERED) if rows else None
 

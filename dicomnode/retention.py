@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,15 +37,25 @@ class Gone:
 Told = Callable[[Sequence[Gone]], None]
 
 
-def apply(book: Ledger, spool: Spool, rules: Retention, deleted: Told = lambda gone: None) -> None:
-    """Delete what the rules let go, and what a crash left of earlier deletions; `deleted` hears of every file."""
+def apply(
+    book: Ledger,
+    spool: Spool,
+    rules: Retention,
+    deleted: Told = lambda gone: None,
+    *,
+    believed: Collection[str] = (),
+) -> None:
+    """Delete what the rules let go, and what a crash left of earlier deletions; `deleted` hears of every file.
+
+    `believed` are the destinations whose word counts where they prove nothing.
+    """
     remove_doomed(book, deleted)
     steps = (
         (rules.inputs_days, ledger_retention.delete_inputs, "images deleted"),
         (rules.results_days, ledger_retention.delete_results, "results deleted"),
     )
     for days, delete, message in steps:
-        while days is not None and (study_id := delete(book, time.time() - days * DAY)) is not None:
+        while days is not None and (study_id := delete(book, time.time() - days * DAY, believed)) is not None:
             remove_doomed(book, deleted)
             logger.info(message, extra={"study": study_id, "days": days})
     for path in _rejected(spool):

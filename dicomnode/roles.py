@@ -63,7 +63,8 @@ def coordinate(config: Config, life: Life) -> None:
                 logger.exception("assembly interrupted")
                 resting[study_uid] = now + REST_SECONDS
 
-    cleaner = partial(retention.apply, this.ledger, this.spool, config.retention, this.trail.deleted)
+    believed = [destination.name for destination in config.destination if destination.proof == "none"]
+    cleaner = partial(retention.apply, this.ledger, this.spool, config.retention, this.trail.deleted, believed=believed)
     beats = [housekeeping.every(POLL_SECONDS, assemble_due), housekeeping.every(RETENTION_SECONDS, cleaner)]
     if config.audit.host:
         beats.append(housekeeping.every(FORWARD_SECONDS, Forwarder(config).run))

@@ -94,4 +94,6 @@ def derive(
         return State.FAILED, "; ".join([*failures, *undelivered])
     if all(answer["state"] == "not_applicable" for answer in answers):
         return State.NOT_APPLICABLE, "; ".join(answer["reason"] for answer in answers)
+    if unproven := [name for state, name, _ in deliveries if state == "unproven"]:
+        return State.DONE, f"results stored, not proven by {', '.join(unproven)}"
     return State.DONE, "results delivered" if deliveries else "results written, no destination is configured"

@@ -159,7 +159,7 @@ def deliver(files: Sequence[Path], config: Config) -> None:
     start = time.monotonic()
     refused = [o for o in send(files, node_address(config), calling_ae="DEMO") if o.problem]
     for outcome in refused:
-        step(f"  refused {outcome.path}: {outcome.problem}")
+        step(f"  refused {outcome.path}: {outcome.problem} {outcome.comment}")
     if refused:
         raise NodeError(f"the node refused {len(refused)} of {len(files)} images")
     step(f"sent {len(files)} images by C-STORE in {time.monotonic() - start:.1f} s, every one acknowledged")

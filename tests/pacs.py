@@ -30,6 +30,8 @@ class Pacs:
         self.actions: list[Dataset] = []
         #: Instances that it accepts and forgets.
         self.loses: Callable[[Dataset], bool] = lambda _: False
+        #: Status of its answer to a query; None if it breaks off instead.
+        self.query_status: int | None = 0x0000
         #: Status of its answer to a request for storage commitment.
         self.action_status = 0x0000
         #: Sends the report on the association of the request.
@@ -44,7 +46,12 @@ class Pacs:
         self.stored.append(event.dataset)
         return 0x0000
 
-    def _find(self, event: evt.Event) -> Iterator[tuple[int, Dataset]]:
+    def _find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        if self.query_status is None:
+            event.assoc.abort()
+        if self.query_status != 0x0000:
+            yield self.query_status or 0xC000, None
+            return
         query = event.identifier
         assert query.QueryRetrieveLevel == "IMAGE"
         for one in self.stored:

@@ -43,7 +43,7 @@ def test_reports_know_what_inference_found_and_nothing_of_how():
 
 def test_only_the_ledger_speaks_sql():
     speakers = {line.split(":")[0] for line in package_imports("dicomnode", "sqlalchemy")}
-    names = ("claims", "ledger", "ledger_clock", "ledger_retention", "schema", "settle")
+    names = ("claims", "ledger", "ledger_clock", "ledger_retention", "owed", "schema", "settle")
     assert speakers == {f"dicomnode/{name}.py" for name in names}
 
 

@@ -12,6 +12,8 @@ import uvicorn
 
 from dicomnode.config import Config, Receive, Web
 from dicomnode.doctor import Check, examine
+from dicomnode.network.archive import Archive
+from dicomnode.network.listen import Listener
 from dicomnode.web.pages import create_app
 from tests.integration.programs import free_port
 
@@ -39,6 +41,15 @@ def test_the_pages_of_the_node_are_known_by_their_health(tmp_path):
         server.should_exit = True
         thread.join()
     assert (found.ok, found.detail) == (True, f"127.0.0.1:{settings.web.port}: the node is running and answers")
+
+
+def test_a_receiver_on_one_network_card_is_asked_there(tmp_path):
+    archive = Archive(tmp_path / "archive", "DICOMNODE")
+    listener = Listener(archive, host="127.0.0.2", port=0)
+    settings = Config(data_dir=tmp_path, receive=Receive(host="127.0.0.2", port=listener.port))
+    found = next(check for check in examine(settings) if check.name == "receive port")
+    listener.stop()
+    assert (found.ok, found.detail) == (True, f"127.0.0.2:{listener.port}: the node is running and answers")
 
 
 def test_another_program_at_the_web_port_is_named_with_the_key(tmp_path):

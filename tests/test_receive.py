@@ -18,6 +18,7 @@ from dicomnode import ledger, receive, schema
 from dicomnode.config import Config, Receive
 from dicomnode.errors import Transient
 from dicomnode.header import read_instance
+from dicomnode.network.association import Peer
 from dicomnode.network.echo import echo
 from dicomnode.network.send import Address, send
 from dicomnode.spool import Part, digest_of
@@ -34,8 +35,8 @@ def receiver(tmp_path):
 
 
 def send_all(paths: list[Path], receiver: Running) -> list[str]:
-    """The problems, empty for what was acknowledged."""
-    return [outcome.problem for outcome in send(paths, receiver.address, calling_ae="TEST")]
+    """The problems with their comments, empty for what was acknowledged."""
+    return [f"{o.problem}: {o.comment}" if o.problem else "" for o in send(paths, receiver.address, calling_ae="TEST")]
 
 
 def known_files(receiver: Running) -> set[Path]:
@@ -236,5 +237,27 @@ def test_log_lines_of_every_outcome_hold_no_patient_data(receiver, tmp_path, cap
         assert sock.recv(100)[:1] in (b"\x07", b"")
     soon("the log", lambda: "association aborted" in caplog.text)
     lines = [json.dumps({k: str(v) for k, v in vars(r).items()}) for r in caplog.records if r.name[:9] == "dicomnode"]
-    assert lines
     assert not [line for line in lines if "SECRET" in line]
+    assert [(r.status, r.why) for r in caplog.records if r.msg == "instance refused"] == [
+        ("A900", "another data set with this SOP Instance UID is already stored"),
+        ("C000", "truncated inside (FFFC,FFFC)"),
+        ("A900", "SOP class or instance differs from the C-STORE request"),
+    ]
+    assert [r.refused for r in caplog.records if r.msg == "association ended"] == [1, 1, 1, 0]
+
+
+def test_a_reason_to_refuse_is_logged_once_in_an_association_and_a_flood_of_reasons_is_not(receiver, tmp_path, caplog):
+    caplog.set_level("INFO", logger="dicomnode")
+    send_all([ct_file(tmp_path, InstanceNumber=n) for n in range(4)], receiver)
+    soon("the end", lambda: "association ended" in caplog.text)
+    [refused, ended] = [r for r in caplog.records if r.msg in ("instance refused", "association ended")][-2:]
+    assert (refused.association, refused.status) == (ended.association, "A900")
+    assert ended.refused == 3
+    caplog.clear()
+    acceptor = receive.Receiver(Config(data_dir=tmp_path), receiver.spool, receiver.ledger, receiver.trail)
+    peer = Peer(association="a", address="", calling_ae="PACS", called_ae="DICOMNODE", only_verifies=False)
+    for number in range(100):
+        acceptor.refused(peer, 0xC000, f"truncated inside ({number:04X},0010)")
+    acceptor.ended(peer, "released")
+    assert len([r for r in caplog.records if r.msg == "instance refused"]) == receive.REASONS + 1
+    assert caplog.records[-1].refused == 100

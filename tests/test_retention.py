@@ -68,7 +68,17 @@ def files(spool: Spool) -> list[str]:
     return sorted(path.name for path in spool.root.rglob("*") if path.is_file())
 
 
-SITUATIONS = ("receiving", "analysing", "no destination", "waiting", "on its way", "one of two", "refused")
+SITUATIONS = (
+    "receiving",
+    "analysing",
+    "no destination",
+    "waiting",
+    "on its way",
+    "one of two",
+    "refused",
+    "unproven",
+    "one unproven",
+)
 
 
 def bring_to(book: Ledger, spool: Spool, situation: str) -> None:
@@ -78,7 +88,8 @@ def bring_to(book: Ledger, spool: Spool, situation: str) -> None:
     if situation == "analysing":
         release(book, infer())
         return
-    analyse(book, spool, *{"no destination": (), "one of two": ("pacs", "other")}.get(situation, ("pacs",)))
+    names = {"no destination": (), "one of two": ("pacs", "other"), "one unproven": ("pacs", "other")}
+    analyse(book, spool, *names.get(situation, ("pacs",)))
     if situation in ("no destination", "waiting"):
         return
     held = book.lease("deliver", "s")
@@ -86,6 +97,11 @@ def bring_to(book: Ledger, spool: Spool, situation: str) -> None:
         book.finish_delivery(held)
     elif situation == "refused":
         book.fail(held, "refused")
+    elif "unproven" in situation:
+        book.finish_delivery(held, "stored, not proven: it takes no queries", proven=False)
+        if situation == "one unproven":
+            book.finish_delivery(book.lease("deliver", "s"))
+        assert state(book) == "done"
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
@@ -96,6 +112,14 @@ def test_nothing_is_deleted_that_not_every_destination_has(book, spool, situatio
     retention.apply(book, spool, RULES)
     assert files(spool) == before
     assert len(book.study("1.2").instances) == 3
+
+
+def test_the_word_of_a_destination_is_enough_where_proof_is_none(book, spool):
+    bring_to(book, spool, "one unproven")
+    retention.apply(book, spool, RULES, believed=["other"])
+    assert len(files(spool)) == 4
+    retention.apply(book, spool, RULES, believed=["pacs"])
+    assert files(spool) == []
 
 
 def test_images_and_results_go_when_their_days_are_over_and_not_before(book, spool):
@@ -226,7 +250,8 @@ def through(hospital: Hospital, paths: list[Path]) -> str:
 
 
 def clean(hospital: Hospital) -> None:
-    retention.apply(hospital.node.ledger, hospital.node.spool, RULES)
+    """The archive of these tests takes no queries."""
+    retention.apply(hospital.node.ledger, hospital.node.spool, RULES, believed=["archive"])
 
 
 def test_a_deleted_study_that_comes_again_gives_no_second_set_of_results(hospital, tmp_path):
@@ -284,7 +309,9 @@ def test_purge_erases_one_patient_and_no_other(two_patients, tmp_path):
     book, spool = two_patients.node.ledger, two_patients.node.spool
     rejected = pydicom.dcmread(next((tmp_path / "1").iterdir()))
     spool.keep_rejected(rejected)
-    retention.apply(book, spool, Retention(inputs_days=1e-9))  # only the results say whose they are
+    retention.apply(
+        book, spool, Retention(inputs_days=1e-9), believed=["archive"]
+    )  # only the results say whose they are
     assert retention.purge(book, spool, "R1") == (2, [])
     assert [row["uid"] for row in book.studies()] == ["1.2.3.3"]
     assert not list((spool.root / "rejected").iterdir())
@@ -318,12 +345,18 @@ def test_rejected_objects_go_with_the_results_of_their_study(hospital, tmp_path)
 def test_the_coordinator_applies_the_rules(hospital, tmp_path, monkeypatch):
     monkeypatch.setattr(roles, "RETENTION_SECONDS", 0.05)
     through(hospital, write_series(tmp_path / "in", slices=2))
-    config, life = hospital.node.config.model_copy(update={"retention": RULES}), Life("test")
-    thread = threading.Thread(target=roles.coordinate, args=(config, life))
-    thread.start()
-    soon("the deletion", lambda: not files(hospital.node.spool))
-    life.stop.set()
-    thread.join(20)
+    [usual] = hospital.node.config.destination
+    for proof in (None, "none"):
+        destination = usual.model_copy(update={"proof": proof})
+        config = hospital.node.config.model_copy(update={"retention": RULES, "destination": (destination,)})
+        life, looked = Life("test"), threading.Event()
+        monkeypatch.setattr(retention, "_rejected", lambda _spool, looked=looked: looked.set() or [])
+        thread = threading.Thread(target=roles.coordinate, args=(config, life))
+        thread.start()
+        soon("the look", looked.is_set)
+        life.stop.set()
+        thread.join(20)
+        assert bool(files(hospital.node.spool)) is (proof is None)
 
 
 def test_the_commands_take_the_patient_id_from_standard_input_and_never_show_it(two_patients):

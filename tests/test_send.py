@@ -86,7 +86,8 @@ def test_a_file_that_is_refused_does_not_stop_the_others_and_the_peers_comment_i
 
     with peer(CT, {evt.EVT_C_STORE: answer}) as address:
         outcomes = send(files(tmp_path), address, calling_ae="US")
-    assert [outcome.problem for outcome in outcomes] == ["", "refused with status C123: no such patient", ""]
+    assert [outcome.problem for outcome in outcomes] == ["", "refused with status C123", ""]
+    assert [outcome.comment for outcome in outcomes] == ["", "no such patient", ""]
 
 
 def test_a_class_that_the_peer_does_not_take_is_named_and_the_others_arrive(tmp_path):

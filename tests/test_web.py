@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 from dicomnode import disk, ledger
-from dicomnode.config import Config, Receive, Web
+from dicomnode.config import Config, Receive
 from dicomnode.disk import Room
+from dicomnode.network import ports
 from dicomnode.spool import Spool
 from dicomnode.study import Instance
 from dicomnode.task import NewTask, StoredResult
@@ -21,9 +21,9 @@ from tests.sources import analysis_of, ct_headers, run_for, volume_of
 HOSTILE = "<script>alert(1)</script>"
 
 
-def client(data_dir: Path, *, port: int = 1, host: str = "127.0.0.1") -> TestClient:
+def client(data_dir: Path, receive: Receive = Receive(port=1)) -> TestClient:  # noqa: B008 - frozen
     """A browser on the node's machine; nothing listens on port 1."""
-    config = Config(data_dir=data_dir, receive=Receive(port=port), web=Web(host=host))
+    config = Config(data_dir=data_dir, receive=receive)
     data_dir.mkdir(exist_ok=True)
     return TestClient(create_app(config), base_url="http://127.0.0.1:8080")
 
@@ -115,11 +115,12 @@ def test_nothing_can_be_changed(tmp_path):
     assert client(tmp_path).post("/").status_code == 405
 
 
-def test_health_says_that_the_receiver_listens(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as receiver:
-        answer = client(tmp_path, port=receiver.getsockname()[1]).get("/health")
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "0.0.0.0", "::"])  # noqa: S104 - for a moment
+def test_health_says_that_the_receiver_listens(tmp_path, host):
+    with ports.take("receive", host, 0) as receiver:
+        answer = client(tmp_path, Receive(host=host, port=receiver.getsockname()[1])).get("/health")
     assert answer.status_code == 200
-    assert answer.json() == {"ok": True, "problems": [], "studies": {}}
+    assert answer.json() == {"ok": True, "problems": [], "studies": {}, "late": {}}
 
 
 def test_health_says_that_the_receiver_is_gone(tmp_path):

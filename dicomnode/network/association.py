@@ -123,6 +123,9 @@ class Acceptor(Protocol):
         """Keep what an N-EVENT-REPORT says; raises Refused with the status for the sender."""
         raise Refused(Refused.UNSUPPORTED_OPERATION, "no reports are expected here")
 
+    def refused(self, peer: Peer, status: int, why: str) -> None:
+        """An instance was not taken; its sender is about to hear so."""
+
 
 class _Rest(NamedTuple):
     """Where the data set of a message begins: the values behind its command in the same PDU."""
@@ -259,6 +262,8 @@ class Connection:
             self._respond(context, command, SUCCESS)
         elif command.kind == C_STORE_REQUEST:
             status, comment = self._store(acceptor, peer, context, command, rest)
+            if status != SUCCESS:
+                acceptor.refused(peer, status, comment)
             self._respond(context, command, status, comment)
         elif command.kind == N_EVENT_REPORT_REQUEST:
             status, comment = self._report(acceptor, peer, context, self._collect(command, rest))

@@ -10,10 +10,11 @@ from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from dicomnode.errors import Transient
-from dicomnode.network.send import Address, connect
+from dicomnode.network.send import Address, Unsupported, connect
 
 REPLY_SECONDS = 10  # for each answer: other studies wait meanwhile
 _PENDING = (0xFF00, 0xFF01)
+_NOT_FOR_US = (0x0122, 0x0124)  # SOP class not supported, not authorized (PS3.7 annex C)
 _MODEL = StudyRootQueryRetrieveInformationModelFind
 
 
@@ -32,7 +33,7 @@ def count_instances(address: Address, study_uid: str, *, calling_ae: str, withou
 def instances_held(address: Address, study_uid: str, series_uids: Iterable[str], *, calling_ae: str) -> set[str]:
     """SOP Instance UIDs that the peer lists in these series of a study.
 
-    Raises Transient if the peer cannot be asked.
+    Raises Transient if the peer cannot be asked, Unsupported if it takes no such queries.
     """
     queries = [
         _query("IMAGE", StudyInstanceUID=study_uid, SeriesInstanceUID=series_uid, SOPInstanceUID=None)
@@ -72,7 +73,8 @@ def _find(address: Address, queries: Iterable[Dataset], *, calling_ae: str) -> l
                 if status.Status in _PENDING and identifier is not None:
                     matches.append(identifier)
                 elif status.Status != 0x0000:
-                    raise Transient(f"{address} answered the C-FIND request with status {status.Status:04X}")
+                    kind = Unsupported if status.Status in _NOT_FOR_US else Transient
+                    raise kind(f"{address} answered the C-FIND request with status {status.Status:04X}")
     except RuntimeError as error:  # pynetdicom: the association ended before the request
         raise Transient(f"the association with {address} broke off") from error
     finally:

@@ -160,6 +160,9 @@ class _Limited:
     def store(self, peer: Peer, request: StoreRequest) -> Sink:
         return self._inner.store(peer, request)
 
+    def refused(self, peer: Peer, status: int, why: str) -> None:
+        self._inner.refused(peer, status, why)
+
     def report(self, peer: Peer, data: bytes, transfer_syntax_uid: str) -> None:
         self._inner.report(peer, data, transfer_syntax_uid)
 

@@ -50,6 +50,8 @@ class Outcome:
     sop_uid: str
     #: Empty if the peer has it now.
     problem: str = ""
+    #: What the peer says about it. It may name the patient: for the sender's eyes and the audit trail alone.
+    comment: str = field(default="", repr=False)
     #: Whether the same file may be taken later.
     transient: bool = False
     #: Whether the peer does not take this SOP class at all.
@@ -174,6 +176,5 @@ def _store(association: Association, path: Path, address: Address) -> Outcome:
     status = int(reply.Status)
     if status == 0x0000 or status >> 12 == 0xB:  # success, or stored with a warning
         return Outcome(path=path, sop_uid=uid)
-    comment = str(reply.get("ErrorComment", ""))
-    problem = f"refused with status {status:04X}" + (f": {comment}" if comment else "")
-    return Outcome(path=path, sop_uid=uid, problem=problem, transient=status >> 8 == 0xA7)
+    problem, comment = f"refused with status {status:04X}", str(reply.get("ErrorComment", ""))
+    return Outcome(path=path, sop_uid=uid, problem=problem, comment=comment, transient=status >> 8 == 0xA7)

@@ -26,11 +26,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dicomnode import disk, ledger, report
+from dicomnode import disk, ledger, owed, report
 from dicomnode.audit import Trail
 from dicomnode.config import Config
 from dicomnode.disk import Room
 from dicomnode.ledger import Ledger
+from dicomnode.peers import own_host
 from dicomnode.supervise import Life
 
 logger = logging.getLogger(__name__)
@@ -115,19 +116,23 @@ class _Pages:
         return Response(buffer.getvalue(), media_type="image/png")
 
     def health(self, request: Request) -> Response:
-        """200 if instances can be received and kept, else 503 and the reason."""
+        """200 if instances can be received and kept, else 503 and the reason; late deliveries change neither."""
         problems = []
         try:
-            with socket.create_connection(("127.0.0.1", self._config.receive.port), timeout=1.0):
+            with socket.create_connection((own_host(self._config), self._config.receive.port), timeout=1.0):
                 pass
         except OSError as error:
             problems.append(f"the receiver does not listen: {error.strerror}")
         if room := self._room():
             problems.append(str(room))
         states = Counter(row["state"] for row in self._ledger.studies())
-        return JSONResponse(
-            {"ok": not problems, "problems": problems, "studies": states}, status_code=503 if problems else 200
-        )
+        late: dict[str, dict[str, Any]] = {}
+        for row in owed.late(self._ledger):
+            place = late.setdefault(row["name"], {"deliveries": 0, "reason": ""})
+            place["deliveries"] += 1
+            place["reason"] = place["reason"] or row["reason"]  # those behind the first are not tried meanwhile
+        answer = {"ok": not problems, "problems": problems, "studies": states, "late": late}
+        return JSONResponse(answer, status_code=503 if problems else 200)
 
     def _room(self) -> Room:
         return disk.room(self._config.data_dir, self._config.limits.free_mb)

@@ -163,7 +163,7 @@ class Trial:
         problems = [
             f"task {task['id']} of study {task['study_uid']} is {task['state']}, owner {task['owner']}"
             for task in book.rows(schema.task)
-            if task["state"] not in ("done", "obsolete") or task["owner"]
+            if task["state"] not in ("done", "unproven", "obsolete") or task["owner"]
         ]
         known = {row["path"] for table in (schema.instance, schema.result) for row in book.rows(table)}
         files = {str(path) for path in spool.rglob("*") if path.is_file()}

@@ -13,13 +13,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pydicom
+import pytest
 from pydicom.uid import ImplicitVRLittleEndian
+from pynetdicom import AllStoragePresentationContexts, evt
 from typer.testing import CliRunner
 
 from dicomnode import cli
-from dicomnode.network.send import send
+from dicomnode.network.send import Address, send
 from tests.integration.programs import Node, free_port, local, running, send_all
 from tests.integration.test_recovery import archive, write_series
+from tests.peers import peer
 from tests.receivers import associate_request
 
 __all__ = ["archive"]
@@ -116,23 +119,38 @@ def quarrel(node: Node, files: list[Path]) -> None:
                 sock.recv(100)
 
 
-def test_nothing_that_a_busy_node_writes_beside_its_data_names_a_patient(tmp_path, archive, capfd):
+@pytest.fixture
+def indiscreet() -> Iterator[Address]:
+    """A PACS that refuses everything with a comment that names the patient."""
+
+    def refuse(event: evt.Event) -> pydicom.Dataset:
+        status = pydicom.Dataset()
+        status.Status, status.ErrorComment = 0xC123, f"who is {event.dataset.PatientID}?"
+        return status
+
+    with peer(AllStoragePresentationContexts, {evt.EVT_C_STORE: refuse}) as address:
+        yield address
+
+
+def test_nothing_that_a_busy_node_writes_beside_its_data_names_a_patient(tmp_path, archive, indiscreet, capfd):
     temporary, web = tmp_path / "tmp", free_port()
     temporary.mkdir()
     chest = marked_series(tmp_path / "in", study="1")
     neck = marked_series(tmp_path / "in", study="2", body_part="CSPINE")
     odd = marked_series(tmp_path / "in", study="3", body_part="CSPINE", slices=12)
     odd = [spoiled(path, InstanceNumber="ZQACC 0815", SliceThickness="ZQ-PID/4711") for path in odd]
-    node = Node(tmp_path / "node", destinations={"archive": local("ARCHIVE", archive.port)}, web=web)
+    destinations = {"archive": local("ARCHIVE", archive.port), "indiscreet": indiscreet}
+    node = Node(tmp_path / "node", destinations=destinations, web=web)
     said = []
     with running(node, DICOMNODE_FAULT="inference:raise", TMPDIR=str(temporary)):
         for files in (chest, neck, odd):
             send_all(files, node.address)
         quarrel(node, chest)
         answers = [node.answer(uid)["state"] for uid in ("1.2.3.1", "1.2.3.2", "1.2.3.3")]
-        assert answers[:2] == ["not_applicable", "failed"]
+        assert answers[:2] == ["failed", "failed"]
         said += [page(web, path) for path in ("/", "/studies/1", "/studies/2", "/studies/3", "/health")]
         said += [page(web, path) for path in ("/studies/9", "/studies/1/0.png", "/%00")]
+        assert "refused with status C123" in said[1]
         for command in (["status"], ["status", "2"], ["status", "3", "--json"], ["doctor"], ["retry", "2"]):
             done = CliRunner().invoke(cli.app, [*command, "--config", str(node.config)])
             said.append(done.output + repr(done.exception))
@@ -140,8 +158,10 @@ def test_nothing_that_a_busy_node_writes_beside_its_data_names_a_patient(tmp_pat
         assert node.stop() == 0
     trail = "".join(path.read_text() for path in (node.data_dir / "audit").glob("audit-*.log"))
     assert "ZQ-PID/4711" in trail, "the marks are looked for where they would be"
+    assert "who is ZQ-PID/4711?" in trail, "what the PACS said"
     assert len(archive.stored) >= 3
     log = node.log.read_text()
+    assert "instance refused" in log and "results refused" in log
     assert "analysis failed" in log and "association rejected" in log
     assert "1.2.3.1" not in log, "nor do UIDs belong there"
     written = [path for folder in (node.data_dir, temporary) for path in folder.rglob("*")]
