@@ -232,7 +232,7 @@ def models(as_json: AsJson = False) -> None:
     from inference import pipeline
 
     names = pipeline.names(configuration.CONFIG_DIR)
-    listed = {name: asdict(pipeline.identity(name, configuration.CONFIG_DIR)) for name in names}
+    listed = {name: asdict(pipeline.verify(name, configuration.CONFIG_DIR)) for name in names}
     if as_json:
         _print_json(listed)
         return

@@ -149,7 +149,7 @@ def _tls(config: Config) -> str:
 
 
 def _model(name: str) -> str:
-    model = inference.pipeline.identity(name, CONFIG_DIR)
+    model = inference.pipeline.verify(name, CONFIG_DIR)
     return f"{model.name} {model.version}, checksum verified. {model.notice}"
 
 

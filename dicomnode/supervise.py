@@ -17,10 +17,11 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import IO
 
+import inference.pipeline
 from dicomnode import faults, ledger, ledger_clock, logs, schema
 from dicomnode.audit import Trail
 from dicomnode.audit_message import START, STOP
-from dicomnode.config import Config
+from dicomnode.config import CONFIG_DIR, Config
 from dicomnode.errors import ConfigError
 from dicomnode.ledger import Ledger
 from dicomnode.network import ports
@@ -53,8 +54,11 @@ class Life:
 def serve(config: Config) -> None:
     """Run the node until SIGTERM or SIGINT.
 
-    Raises ConfigError if another node uses the data directory or a setting cannot work.
+    Raises ConfigError if another node uses the data directory or a setting cannot work, UnknownPipeline or
+    UntrustedWeights if a model is not the one that is pinned.
     """
+    for name in inference.pipeline.names(CONFIG_DIR):
+        inference.pipeline.verify(name, CONFIG_DIR)
     config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.umask(0o077)
     lock = _lock(config.data_dir)

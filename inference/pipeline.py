@@ -57,6 +57,15 @@ def identity(name: str, config_dir: Path) -> ModelIdentity:
     return identity_of(manifests(read_table(name, config_dir), config_dir))
 
 
+def verify(name: str, config_dir: Path) -> ModelIdentity:
+    """The same, after the weights were read and found to be those of the manifests. Raises UntrustedWeights."""
+    table = read_table(name, config_dir)
+    read = manifests(table, config_dir)
+    for part, manifest in read.items():
+        weights.read_bytes(config_dir / table[part]["directory"], manifest)
+    return identity_of(read)
+
+
 def manifests(table: Mapping[str, Any], config_dir: Path) -> dict[str, Mapping[str, Any]]:
     """The verified manifest of every model that a pipeline table pins, by the name of its table."""
     return {

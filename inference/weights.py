@@ -69,19 +69,25 @@ def identity(manifest: Mapping[str, Any]) -> ModelIdentity:
     )
 
 
+def read_bytes(folder: Path, manifest: Mapping[str, Any]) -> bytes:
+    """The weights file if its digest is the manifest's."""
+    path = folder / manifest["file"]
+    if path.parent != folder:
+        raise UntrustedWeights(f"{folder / MANIFEST}: file {manifest['file']!r} is not beside it; retrain the model")
+    return _verified(path, manifest["sha256"], "restore the weights that belong to this manifest")
+
+
 def load_tensors(folder: Path, manifest: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """All tensors of the weights file if its digest is the manifest's."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    path = folder / manifest["file"]
-    if path.parent != folder:
-        raise UntrustedWeights(f"{folder / MANIFEST}: file {manifest['file']!r} is not beside it; retrain the model")
     # The bytes that were checked are the bytes that are read: the file is opened once.
-    content = _verified(path, manifest["sha256"], "restore the weights that belong to this manifest")
+    content = read_bytes(folder, manifest)
     try:
         return load(content)
     except SafetensorError as error:
+        path = folder / manifest["file"]
         raise UntrustedWeights(f"{path}: is no safetensors file ({error}); retrain the model") from error
 
 

@@ -66,10 +66,13 @@ def test_a_model_that_was_changed_after_pinning_is_refused(tmp_path):
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(UntrustedWeights):
         pipeline.load(NAME, config, "cpu")
+    with pytest.raises(UntrustedWeights):
+        pipeline.verify(NAME, config)
 
 
 def test_the_identity_is_known_without_loading_the_weights(tmp_path):
     config = write_config(tmp_path)
+    assert pipeline.verify(NAME, config) == pipeline.identity(NAME, config)
     (config / "models" / NAME / "weights.safetensors").unlink()
     assert pipeline.identity(NAME, config).version == "0.0.1"
 

@@ -1,4 +1,4 @@
-"""The end of a node: every process is asked, all share one time to end, and what is left is killed."""
+"""A node does not start with a wrong model; at its end all processes share one time, and what is left is killed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import signal
 import pytest
 
 from dicomnode import supervise
+from dicomnode.config import Config, Receive, Web
+from inference.weights import UntrustedWeights
+from tests.integration.programs import free_port
+from tests.models import NAME, write_config
 
 
 class Clock:
@@ -59,3 +63,15 @@ def test_all_processes_share_one_time_to_end_and_only_what_is_left_then_is_kille
     }  # fmt: skip
     assert clock.now - 1000.0 == supervise.STOP_SECONDS == 8.0
     assert [record.name_ for record in caplog.records] == ["stuck-1", "stuck-2"]
+
+
+@pytest.mark.fault(23, "s")
+def test_a_node_does_not_start_with_a_model_that_is_not_the_pinned_one(tmp_path, monkeypatch):
+    config_dir = write_config(tmp_path / "config")
+    monkeypatch.setattr(supervise, "CONFIG_DIR", config_dir)
+    monkeypatch.setattr(supervise, "_start", lambda *_: pytest.fail("a process was started"))
+    path = config_dir / "models" / NAME / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    config = Config(data_dir=tmp_path / "data", receive=Receive(host="127.0.0.1", port=free_port()), web=Web(port=0))
+    with pytest.raises(UntrustedWeights, match=r"weights\.safetensors: expected SHA-256 \w+, found \w+; restore"):
+        supervise.serve(config)

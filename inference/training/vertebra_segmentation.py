@@ -194,7 +194,7 @@ def _epoch(
     sections = Sagittal([cases[int(n)] for n in order], settings.size, int(learner.rng.integers(2**31)), view)
     parts = []
     for hu, labels in DataLoader(sections, settings.batch, num_workers=engine.loader_processes(device)):
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16):  # 0.6 of the time on a CPU that has it in hardware
             maps = learner.module(network_input(hu.to(device), view))
         parts.append(loop.step(learner, losses(maps, labels.to(device))))
     return loop.mean(parts)
