@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,8 +26,11 @@ def store(
     if not task.attempts:
         trail.begins(destination, parcel.results)
     try:
-        with TemporaryDirectory(prefix="dicomnode-") as folder:
-            sent = strip(parcel, Path(folder), key_of(config.data_dir)) if destination.deidentify else parcel
+        with ExitStack() as stack:
+            sent = parcel
+            if destination.deidentify:
+                folder = Path(stack.enter_context(TemporaryDirectory(prefix="dicomnode-")))
+                sent = strip(parcel, folder, key_of(config.data_dir))
             paths = [result.path for result in sent.results]
             outcomes = send.send(paths, address, calling_ae=config.receive.ae_title, instead=sent.instead)
     except Transient as error:

@@ -39,8 +39,6 @@ class Found:
     probability: float
     #: The vertebra behind which a lesion lies, or the disc; None where it has no name.
     level: str | None = None
-    #: Whether a lesion looks on T1 and T2 as paper 000's table 2 says; None for others, and where T1 is not known.
-    as_described: bool | None = None
 
     @property
     def key(self) -> SliceBox:

@@ -87,6 +87,8 @@ class Model:
 class Searched:
     """What was found in a series, slices from right to left, head to feet, front to back."""
 
+    #: "T2", and the companions that it was compared with.
+    series: Mapping[str, Grid]
     found: Sequence[Found]
     outlines: Outlines
     #: (slices,) probability of the surest box of a target class.
@@ -193,10 +195,8 @@ def search(model: Model, series: Mapping[str, Grid]) -> Searched:
     detected = time.perf_counter()
     outlines = spine_levels.outline(model.levels, values, (step, row, column), model.levels_mm)
     return Searched(
-        found=[
-            replace(one, level=_level(one, outlines), as_described=spine_correction.as_described(series, one))
-            for one in found
-        ],
+        series=series,
+        found=[replace(one, level=_level(one, outlines)) for one in found],
         outlines=outlines,
         slices=_by_slice(boxes, subject.target, len(values)),
         case=platt(spine_findings.probability(found, subject.target), decision.calibration["case"]),
@@ -245,8 +245,9 @@ def _doubts(model: Model, seen: Seen) -> Iterator[str]:
     """Where what was measured does, or does not, bear out what was found."""
     for number, one in enumerate(reported(model, seen.searched), start=1):
         name = f"{one.label}-{number}"
-        if one.as_described is not None:
-            said = "as" if one.as_described else "NOT as"
+        described = spine_correction.as_described(seen.searched.series, one)
+        if described is not None:
+            said = "as" if described else "NOT as"
             yield f"{name}: T1 and T2 show it {said} table 2 of Shao et al. 2024 describes it"
         measures = _measured(seen.searched, one)
         if one.label == "slip" and measures is not None and not meyerding(measures.slip_percent):

@@ -93,7 +93,9 @@ def test_a_finding_is_judged_by_the_box_over_which_it_lies(tmp_path, monkeypatch
             for box in (*boxes, *away)
         ]
         outlines = Outlines(labels=labels, spacing=SPACING)
-        return Searched(found=found, outlines=outlines, slices=np.zeros(5), case=0.9, decision=given.alone, timings={})
+        return Searched(
+            series={}, found=found, outlines=outlines, slices=np.zeros(5), case=0.9, decision=given.alone, timings={}
+        )
 
     monkeypatch.setattr(spine_series, "search", search)
     (one,) = judge(model(LUMBAR_DISC), stored)
