@@ -21,6 +21,8 @@ def test_a_data_set_of_phantoms_is_labelled_studies():
         ("T2", "sagittal"),
         ("STIR", "sagittal"),
         ("T2", "axial"),
+        ("T1", "axial"),
+        ("STIR", "axial"),
     ]
     for one in study.series:
         assert one.values.dtype == np.float32

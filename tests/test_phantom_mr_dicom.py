@@ -1,4 +1,4 @@
-"""An MR phantom on disk is a study as a scanner writes it: a localizer and four series, with the truth beside it."""
+"""An MR phantom on disk is a study as a scanner writes it: a localizer and six series, with the truth beside it."""
 
 import json
 from dataclasses import replace
@@ -62,13 +62,13 @@ def paths(folder: Path, one: RenderedMR, kind: str) -> list[Path]:
 
 
 @by_vendor
-def test_a_study_is_a_localizer_and_four_series_of_one_patient(vendor, tmp_path):
+def test_a_study_is_a_localizer_and_six_series_of_one_patient(vendor, tmp_path):
     one = of_vendor(vendor)
     dicom.write_dicom(one, tmp_path)
     files = [pydicom.dcmread(path) for path in sorted(tmp_path.iterdir())]
-    assert [len(paths(tmp_path, one, kind)) for kind in KINDS] == [4, 3, 3, 3, 3]
-    assert len({file.SeriesInstanceUID for file in files}) == 5
-    assert len({file.SOPInstanceUID for file in files}) == len(files) == 16
+    assert [len(paths(tmp_path, one, kind)) for kind in KINDS] == [4, *[3] * 6]
+    assert len({file.SeriesInstanceUID for file in files}) == 7
+    assert len({file.SOPInstanceUID for file in files}) == len(files) == 22
     assert len({(file.StudyInstanceUID, file.FrameOfReferenceUID, file.PatientID) for file in files}) == 1
     for file in files:
         assert [keyword for keyword in REQUIRED.split() if keyword not in file] == []
@@ -82,7 +82,7 @@ def test_dciodvfy_accepts_every_series(vendor, tmp_path):
     dicom.write_dicom(of_vendor(vendor), tmp_path)
     files = sorted(tmp_path.glob("*IM0001.dcm"))
     lines = {path.name: [line for line in dciodvfy(path) if not any(a in line for a in ALLOWED)] for path in files}
-    assert len(lines) == 5
+    assert len(lines) == 7
     assert not any(lines.values()), lines
 
 
@@ -191,6 +191,6 @@ def test_the_command_writes_studies_of_each_kind(tmp_path):
     )
     spec = sample_spec(950_003, "cervical", "easy", positive=True)
     assert folder.name == uid(spec, "study")
-    count = 4 + 3 * spec.scan.sagittal.shape[0] + spec.scan.axial.shape[0]
+    count = 4 + 3 * spec.scan.sagittal.shape[0] + 3 * spec.scan.axial.shape[0]
     assert len(list(folder.iterdir())) == count
     assert json.loads((tmp_path / "truth" / f"{folder.name}.json").read_text())["group"] in ("injured", "disc")

@@ -1,4 +1,4 @@
-"""A rendered MR phantom as a study of DICOM files: localizer, sagittal T1, T2 and STIR, axial T2.
+"""A rendered MR phantom as a study of DICOM files: localizer, and T1, T2 and STIR, sagittal and axial.
 
 Timing, field strength and echo train in the headers are those of the simulation.
 """

@@ -24,10 +24,21 @@ SAGITTAL: tuple[tuple[str, Literal["T1", "T2", "STIR"]], ...] = (
     ("sagittal T2", "T2"),
     ("sagittal STIR", "STIR"),
 )
+#: Beside axial T2, over the same discs.
+ALSO_AXIAL: tuple[tuple[str, Literal["T1", "T2", "STIR"]], ...] = (("axial T1", "T1"), ("axial STIR", "STIR"))
 
 
-def draw_scan(rng: np.random.Generator, profile: Profile, region: Region, vertebrae: Sequence[Vertebra]) -> Scan:
-    """The scanner and four series; reads of the spine only where it lies, before anything slipped."""
+def draw_scan(
+    rng: np.random.Generator,
+    also: np.random.Generator,
+    profile: Profile,
+    region: Region,
+    vertebrae: Sequence[Vertebra],
+) -> Scan:
+    """The scanner and six series; reads of the spine only where it lies, before anything slipped.
+
+    `also` draws axial T1 and STIR.
+    """
     at = {v.level: np.array(v.centre) for v in vertebrae}
     field = 1.5 if rng.random() < 0.6 else 3.0
     sagittal, axial = _sagittal(rng, region, at), _axial(rng, region, vertebrae)
@@ -39,13 +50,15 @@ def draw_scan(rng: np.random.Generator, profile: Profile, region: Region, verteb
     if truncated:  # so few steps from front to back that the cord gets a bright line in its middle
         short = float(rng.uniform(0.36, 0.46))
         series = [replace(one, acquired=(short, one.acquired[1])) for one in series]
-    across = _acquisition(rng, profile, ("axial T2", "T2", "axial"), field)
+    across = [_acquisition(rng, profile, ("axial T2", "T2", "axial"), field)]
+    across += [_acquisition(also, profile, (kind, sequence, "axial"), field) for kind, sequence in ALSO_AXIAL]
+    phase: Literal["ROW", "COL"] = "COL" if rng.random() < 0.5 else "ROW"
     return Scan(
         field=field,
         vendor=vendor,
         sagittal=sagittal,
         axial=axial,
-        acquisitions=(*series, replace(across, phase="COL" if rng.random() < 0.5 else "ROW")),
+        acquisitions=(*series, *(replace(one, phase=phase, fold=across[0].fold) for one in across)),
         table=as_point(np.round(rng.uniform((-15, -120, -250), (15, 60, 250)), 1)),
         coil=(float(rng.uniform(28, 60)), float(rng.uniform(0.02, 0.12))),
         flow=float(rng.uniform(0.3, 1.0)) if rng.random() < FLOW * min(profile.artefacts, 1.6) else 0.0,

@@ -43,7 +43,7 @@ class Image:
 
 @dataclass(frozen=True)
 class RenderedMR:
-    """A phantom as its four series show it."""
+    """A phantom as its series show it."""
 
     spec: MRPhantomSpec
     #: By plane.

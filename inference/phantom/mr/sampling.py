@@ -35,6 +35,7 @@ from inference.phantom.specification import Vertebra, streams
 STREAMS = (
     *("label", "spine", "wear", "body", "mimics", "spots", "injury", "herniation", "slip", "scan", "implant"),
     *("sagittal T1", "sagittal T2", "sagittal STIR", "axial T2"),
+    *("axial", "axial T1", "axial STIR"),
 )
 POSITIVE_SHARE = 0.5
 #: Discs that wear and herniate, with how often each herniates, and those that slip (usual surgical series, rounded).
@@ -70,7 +71,7 @@ def sample_spec(seed: int, region: Region, profile: str = "standard", *, positiv
     column = spines.draw_cervical(rng["spine"]) if region == "cervical" else spines.draw_lumbar(rng["spine"])
     discs = _draw_discs(rng["wear"], column, region, difficulty)
     vertebrae = spines.narrowed(column, discs)
-    scan = draw_scan(rng["scan"], difficulty, region, vertebrae)
+    scan = draw_scan(rng["scan"], rng["axial"], difficulty, region, vertebrae)
     mimics = _draw_mimics(rng["mimics"], region, difficulty)
     swellings = _draw_swellings(rng["mimics"], region, vertebrae, difficulty)
     injury, blood = _draw_injury(rng["injury"], difficulty, mimics)

@@ -232,7 +232,7 @@ class Acquisition:
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """Parallel images: all sagittal series share one, the axial series has another."""
+    """Parallel images: all sagittal series share one, all axial ones another."""
 
     shape: tuple[int, int, int]  # (slices, rows, columns)
     #: mm, (slice, row, column), and how thick a slice is.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from inference.phantom.vendors import Storage
 
-KINDS = ("localizer", "sagittal T2", "sagittal T1", "sagittal STIR", "axial T2")
+KINDS = ("localizer", "sagittal T2", "sagittal T1", "sagittal STIR", "axial T2", "axial T1", "axial STIR")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,9 @@ VENDORS = {
         storage=Storage(bits_stored=12, signed=False, intercept=0),
         image_type=("ORIGINAL", "PRIMARY", "M", "ND", "NORM"),
         localizer_type=("ORIGINAL", "PRIMARY", "M", "ND"),
-        descriptions=_described("localizer", "t2_tse_sag", "t1_tse_sag", "t2_tirm_sag", "t2_tse_tra"),
+        descriptions=_described(
+            "localizer", "t2_tse_sag", "t1_tse_sag", "t2_tirm_sag", "t2_tse_tra", "t1_tse_tra", "t2_tirm_tra"
+        ),
         numbers=(1, 1),
         protocol="spine_tse",
         sequence_name="*tse2d1_{train}",
@@ -46,7 +48,9 @@ VENDORS = {
         storage=Storage(bits_stored=16, signed=True, intercept=0),
         image_type=("ORIGINAL", "PRIMARY", "OTHER"),
         localizer_type=("ORIGINAL", "PRIMARY", "OTHER"),
-        descriptions=_described("3-pl Loc", "SAG T2 FSE", "SAG T1 FSE", "SAG STIR", "AX T2 FSE"),
+        descriptions=_described(
+            "3-pl Loc", "SAG T2 FSE", "SAG T1 FSE", "SAG STIR", "AX T2 FSE", "AX T1 FSE", "AX STIR"
+        ),
         numbers=(1, 1),
         protocol="SPINE ROUTINE",
         sequence_name="fse",
@@ -56,7 +60,9 @@ VENDORS = {
         storage=Storage(bits_stored=12, signed=False, intercept=0, slope=1.37),
         image_type=("ORIGINAL", "PRIMARY", "M_SE", "M", "SE"),
         localizer_type=("ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"),
-        descriptions=_described("Survey", "T2W_TSE_sag", "T1W_TSE_sag", "STIR_TSE_sag", "T2W_TSE_ax"),
+        descriptions=_described(
+            "Survey", "T2W_TSE_sag", "T1W_TSE_sag", "STIR_TSE_sag", "T2W_TSE_ax", "T1W_TSE_ax", "STIR_TSE_ax"
+        ),
         numbers=(101, 100),
         protocol="WIP T2W_TSE",
         sequence_name="TSE",
@@ -66,7 +72,7 @@ VENDORS = {
         storage=Storage(bits_stored=16, signed=False, intercept=0),
         image_type=("ORIGINAL", "PRIMARY", "OTHER"),
         localizer_type=("ORIGINAL", "PRIMARY", "OTHER"),
-        descriptions=_described("Locator", "Sag T2 FSE", "Sag T1 FSE", "Sag STIR", "Ax T2 FSE"),
+        descriptions=_described("Locator", "Sag T2 FSE", "Sag T1 FSE", "Sag STIR", "Ax T2 FSE", "Ax T1 FSE", "Ax STIR"),
         numbers=(1000, 1000),
         protocol="Spine",
         sequence_name="FSE",
