@@ -38,7 +38,17 @@ _CHAIN = (
 _DISCS = tuple(f"{upper}/{lower}" for upper, lower in zip(_CHAIN[:-1], _CHAIN[1:], strict=True))
 #: S1 stands for the whole sacrum.
 LEVELS = (*_CHAIN, *_DISCS)
-VIEW = View(levels=LEVELS, window=Window(WHITE / 2, WHITE), outside=0.0, gain=0.25, offset=80.0, noise=60.0)
+#: From which to count, and what is counted: a single image does not tell T8 from T9.
+C2, SACRUM, VERTEBRA, DISC_KIND = "C2", "S1", "vertebra", "disc"
+VIEW = View(
+    levels=LEVELS,
+    kinds=tuple(DISC_KIND if "/" in level else level if level in (C2, SACRUM) else VERTEBRA for level in LEVELS),
+    window=Window(WHITE / 2, WHITE),
+    outside=0.0,
+    gain=0.25,
+    offset=80.0,
+    noise=60.0,
+)
 #: The outermost slices cut vertebrae, so that small ones count; the sacrum reaches far down.
 ANATOMY = Anatomy(
     view=VIEW,

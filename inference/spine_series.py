@@ -19,11 +19,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from inference import codes, geometry, novelty, spine_correction, spine_findings, spine_levels, spine_mr, spine_signals
+from inference import (
+    codes,
+    disc_looks,
+    geometry,
+    novelty,
+    spine_correction,
+    spine_findings,
+    spine_levels,
+    spine_mr,
+    spine_signals,
+)
 from inference.calibrated import indeterminate, platt
 from inference.disc_measures import meyerding
 from inference.findings import Analysis, Code, Finding, Mask, Measurement, ModelIdentity
 from inference.linked_boxes import SliceBox
+from inference.nets.resnet import ResNet
 from inference.nets.unet import VertebraUNet
 from inference.novelty import Novelty
 from inference.pipeline import UnknownPipeline, identity_of, manifests
@@ -69,6 +80,8 @@ class Model:
     alone: Decision
     corrected: Mapping[str, Decision]
     detector: torch.nn.Module
+    #: The second look at discs, where the model has one.
+    again: ResNet | None
     gate: Novelty
     levels: VertebraUNet
     levels_mm: float
@@ -126,6 +139,7 @@ def load(task: str, table: Mapping[str, Any], config_dir: Path, device: str) -> 
             for name, answers in manifest.get("signals", {}).get("sets", {}).items()
         },
         detector=spine_mr.detector_net(folder["model"], manifest, device),
+        again=disc_looks.look_net(folder["model"], manifest, device),
         gate=spine_mr.gate(folder["model"], manifest, device),
         levels=spine_levels.level_net(folder["levels"], read["levels"], device),
         levels_mm=read["levels"]["input"]["mm"],
@@ -185,8 +199,14 @@ def search(model: Model, series: Mapping[str, Grid]) -> Searched:
     start = time.perf_counter()
     manifest, subject, values = model.manifest, model.subject, series["T2"].array
     step, row, column = geometry.spacing(series["T2"].affine)
-    answers = spine_mr.answers(
-        model.detector, values, (row, column), size=manifest["input"]["size"], classes=subject.classes
+    answers = disc_looks.look_again(
+        model.again,
+        values,
+        (row, column),
+        spine_mr.answers(
+            model.detector, values, (row, column), size=manifest["input"]["size"], classes=subject.classes
+        ),
+        subject.classes,
     )
     boxes, decision = spine_findings.slice_boxes(answers, manifest["calibration"]["classes"]), model.alone
     if present := model.corrected.get(spine_signals.set_of(series)):

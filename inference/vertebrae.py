@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from inference import engine
+from inference import counting, engine
 from inference.datasets.labelled import CERVICAL
 from inference.findings import Code
 from inference.nets.unet import Maps, VertebraUNet
@@ -122,6 +122,10 @@ def locate(
     In HU, or in thousandths of the range of an MR series.
     """
     levels, fracture = shares(net, resample(volume, spacing, mm), anatomy.view)
+    if len(anatomy.view.outputs) < len(anatomy.view.levels):
+        levels, problem = counting.count(levels, mm, anatomy.view, anatomy.landmarks)
+        if problem:
+            return Vertebrae(named={}, notes=(f"vertebrae are not named: {problem}",))
     found, notes = named(levels, mm, anatomy)
     out = {}
     for level, candidate in found.items():
@@ -138,7 +142,7 @@ def locate(
 
 
 def shares(net: VertebraUNet, hu: np.ndarray, view: View = CT) -> tuple[np.ndarray, np.ndarray]:
-    """Probability of each level (levels, slices, rows, columns), and of fracture, from values on cubic voxels."""
+    """Probability of each output (outputs, slices, rows, columns), and of fracture, from values on cubic voxels."""
     device = next(net.parameters()).device
     net.eval()
     slices, rows = hu.shape[:2]

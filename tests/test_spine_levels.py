@@ -17,7 +17,7 @@ from inference.datasets.labelled_mr import DISC, VERTEBRAE
 from inference.datasets.outlined_mr import outlined
 from inference.evaluation import vertebrae
 from inference.nets.unet import Maps
-from inference.spine_levels import ANATOMY, LEVELS, labels, sagittal, thousandths, upright
+from inference.spine_levels import ANATOMY, LEVELS, VIEW, labels, sagittal, thousandths, upright
 from inference.vertebrae import locate, named
 from tests.cases import silent
 from tests.miniatures import UNET
@@ -56,8 +56,8 @@ class Reader(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> Maps:
         values = ((images[:, 1] * (self.high - self.low) + self.low - 300) / 4).round().clamp(0, 255).long()
-        level = torch.from_numpy(labels(np.arange(256))).long()[values if self.marks else values * 0]
-        maps = torch.nn.functional.one_hot(level, 1 + len(LEVELS)).permute(0, 3, 1, 2) * 16.0 - 8
+        kind = torch.from_numpy(VIEW.outputs_of(labels(np.arange(256)))).long()[values if self.marks else values * 0]
+        maps = torch.nn.functional.one_hot(kind, 1 + len(VIEW.outputs)).permute(0, 3, 1, 2) * 16.0 - 8
         return Maps(maps, maps[:, 0] * 0 - 8, maps.amax((2, 3))[:, 1:])
 
 
@@ -158,7 +158,7 @@ def test_a_neck_without_c2_in_view_is_left_without_names(tmp_path):
     low, high = np.percentile(one.series.values, (1, 99))
     found = locate(Reader(low, high), one.hu.astype(np.float32), one.spacing, 2.0, ANATOMY)
     assert found.named == {}
-    assert "none of C2 and S1" in found.notes[0]
+    assert "neither C2 nor S1" in found.notes[0]
 
 
 def test_a_sixth_lumbar_vertebra_is_seen(tmp_path):

@@ -74,6 +74,7 @@ def model(
         ),
         corrected=corrected or {},
         detector=torch.nn.Identity(),
+        again=None,
         gate=Novelty(features=2),
         levels=torch.nn.Identity(),
         levels_mm=1.5,

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from inference import evaluation, pipeline, spine_mr, spine_series, training, weights
+from inference import disc_looks, evaluation, pipeline, spine_mr, spine_series, training, weights
 from inference.datasets.labelled import UnusableData
 from inference.datasets.labelled_mr import LabelledMR
 from inference.nets import detectors
 from inference.nets.unet import VertebraUNet
 from inference.pipeline import UnknownPipeline
 from inference.preprocess import mr_content
-from inference.spine_levels import LEVELS
+from inference.spine_levels import VIEW
 from inference.training import spine_gate, spine_learning
 from inference.training.detection import DetectionSettings
 from inference.training.spine_learning import MethodSettings
@@ -49,10 +49,21 @@ without_boxes = 0.3
 detector = "{detector}"
 epochs = {epochs}
 learning_rate = {rate}
-
+{look}
 [detection.arguments]
 {arguments}
 """  # fmt: skip
+LOOK = """
+[look]
+width = 4
+epochs = 2
+batch = 8
+normal = 2
+learning_rate = 1e-3
+weight_decay = 1e-2
+warmup_epochs = 0.5
+seed = 1
+"""
 TASKS = {
     "cord-injury-mr": {
         "region": "cervical",
@@ -61,6 +72,7 @@ TASKS = {
         # Enough to find something of every class, without which there is nothing to calibrate.
         "epochs": 10,
         "rate": 0.02,
+        "look": "",
         "arguments": "width = 4\npyramid = 16\nhidden = 32\nanchors = [6, 12, 24, 48, 96]",
     },
     "lumbar-disc-mr": {
@@ -69,6 +81,7 @@ TASKS = {
         "detector": "ppyolov2",
         "epochs": 2,
         "rate": 0.01,
+        "look": LOOK,
         "arguments": "width = 4\nneck = 16",
     },
 }
@@ -130,7 +143,7 @@ def untrained_levels(place: Path, manifest: dict[str, object]) -> str:
     """Write a model that names nothing beside the trained one; return the digest of its manifest."""
     folder = place / "models" / "levels"
     folder.mkdir(exist_ok=True)
-    arguments = {"levels": len(LEVELS), "width": 0.0625, "repeats": [1, 1, 1]}
+    arguments = {"levels": len(VIEW.outputs), "width": 0.0625, "repeats": [1, 1, 1]}
     networks = {"unet": {"architecture": "inception-resnet-v2-unet", "arguments": arguments}}
     digest = weights.save(folder / "weights.safetensors", {"unet": VertebraUNet(**arguments)})
     content = json.dumps(manifest | {"sha256": digest, "networks": networks, "input": {"mm": 3.0}}).encode()
@@ -140,7 +153,7 @@ def untrained_levels(place: Path, manifest: dict[str, object]) -> str:
 
 def test_a_model_has_weights_card_curves_and_its_measurements(trained):
     task, folder, manifest = trained
-    stages = [f"step-{n}" for n in range(1, 5)] if task == "cord-injury-mr" else ["detector"]
+    stages = [f"step-{n}" for n in range(1, 5)] if task == "cord-injury-mr" else ["detector", "look"]
     assert {path.name for path in folder.glob("*.png")} == {f"{stage}-curves.png" for stage in stages}
     assert manifest["metrics"]["images"] == 3 * SHAPE[0]
     assert manifest["metrics"]["patients"] == 3
@@ -153,6 +166,7 @@ def test_a_model_has_weights_card_curves_and_its_measurements(trained):
     assert "| balanced | " in card
     assert "Never saw a patient" in card
     assert "Within the validated range: " in card
+    assert ("The detector without and with the second look" in card) == (task == "lumbar-disc-mr")
     assert "T1 and fat-suppressed T2 are not looked at" in card  # so small a detector finds no lesion to compare
 
 
@@ -177,6 +191,9 @@ def test_the_weights_make_the_detector_of_the_references(trained, place):
     answers = spine_mr.answers(
         net, series.values, SPACING[1:], size=manifest["input"]["size"], classes=spine_mr.SUBJECTS[task].classes
     )
+    again = disc_looks.look_net(folder, manifest, "cpu")
+    assert (again is not None) == (task == "lumbar-disc-mr")
+    answers = disc_looks.look_again(again, series.values, SPACING[1:], answers, spine_mr.SUBJECTS[task].classes)
     surest = [one.scores.max(initial=0) for one in answers]
     np.testing.assert_allclose(surest, manifest["references"][0]["surest"], atol=1e-3)
     for one in answers:
@@ -282,6 +299,7 @@ def test_a_pinned_model_is_measured_again_with_the_same_numbers(trained, place, 
     assert found["confusion"] == manifest["metrics"]["confusion"]
     assert found["within_range"] == manifest["metrics"]["within_range"]
     assert found["cases"] == manifest["metrics"]["cases"]
+    assert found.get("second_look") == manifest["metrics"].get("second_look")
     assert found["findings"]["named"] == 0
     assert found["operating_points"].keys() == {"best-f1", "few-false"}
     assert manifest["sha256"] in table.read_text()

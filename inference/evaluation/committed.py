@@ -16,7 +16,17 @@ from inference.datasets.labelled import UnusableData
 from inference.datasets.mr_store import Study, prepare_mr
 from inference.datasets.outlined_mr import outlined
 from inference.datasets.store import Case
-from inference.evaluation import fracture, levels, spine_correction, spine_detection, spine_findings, vertebrae
+from inference.evaluation import (
+    fracture,
+    levels,
+    second_look,
+    spine_correction,
+    spine_detection,
+    spine_findings,
+    vertebrae,
+)
+from inference.evaluation.detection import Image
+from inference.nets.resnet import ResNet
 from inference.spine_levels import ANATOMY
 from inference.training.parts import Prepare, several
 
@@ -114,11 +124,17 @@ def _detection(task: str) -> Callable[[Path, str, Callable[[str], None]], Subjec
         manifest, net, gate = model.manifest, model.detector, model.gate
         size = manifest["input"]["size"]
 
+        def score(study: Study, again: ResNet | None = model.again) -> list[Image]:
+            return spine_detection.score(net, study, task=task, size=size, again=again)
+
         def measure(scored: Sequence[Any], studies: Sequence[Study]) -> dict[str, Any]:
             found = spine_correction.measure(task, studies, scored, manifest)
             mine = [study for study in studies if study.region == spine_mr.SUBJECTS[task].region]
             looks = [spine_detection.looks(net, study, size=size) for study in mine]
             judged = [one for study in mine for one in spine_findings.judge(model, study)]
+            if model.again is not None:
+                alone = [score(study, None) for study in studies]
+                found |= {"second_look": second_look.measure(task, alone, scored)}
             return found | {
                 "within_range": spine_detection.within_range(mine, looks, gate, manifest),
                 "findings": spine_findings.measure(judged),
@@ -126,9 +142,14 @@ def _detection(task: str) -> Callable[[Path, str, Callable[[str], None]], Subjec
 
         return Subject(
             manifest,
-            lambda study: spine_detection.score(net, study, task=task, size=size),
+            score,
             measure,
-            lambda found: [*spine_correction.metric_lines(found), "", *spine_findings.lines(found["findings"])],
+            lambda found: [
+                *spine_correction.metric_lines(found),
+                *(["", *second_look.lines(found["second_look"])] if "second_look" in found else []),
+                "",
+                *spine_findings.lines(found["findings"]),
+            ],
             prepare_mr,
         )
 

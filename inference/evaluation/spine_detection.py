@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from inference import spine_mr
+from inference import disc_looks, spine_mr
 from inference.calibrated import LEAST_SCORE, logits
 from inference.datasets.labelled import UnusableData
 from inference.datasets.labelled_mr import EXCLUSIONS
@@ -19,6 +19,7 @@ from inference.evaluation import binary, detection, detection_report, groups, ma
 from inference.evaluation.binary import expected_calibration_error
 from inference.evaluation.detection import FALSE, HIT, IMAGE, MISSED, Boxes, Image
 from inference.evaluation.markdown_tables import number
+from inference.nets.resnet import ResNet
 from inference.novelty import Novelty
 from inference.preprocess import mr_content
 from inference.spine_mr import CORD_INJURY, SUBJECTS, Answer, Look
@@ -28,10 +29,12 @@ POINT = "best-f1"
 _UNKNOWN = ""
 
 
-def score(net: torch.nn.Module, study: Study, *, task: str, size: Sequence[int]) -> list[Image]:
+def score(
+    net: torch.nn.Module, study: Study, *, task: str, size: Sequence[int], again: ResNet | None = None
+) -> list[Image]:
     """Every slice of a study that somebody has read, with and without boxes; scores are the detector's own.
 
-    Nothing of a study of another region.
+    `again` looks a second time. Nothing of a study of another region.
     """
     images: list[Image] = []
     classes = SUBJECTS[task].classes
@@ -39,7 +42,9 @@ def score(net: torch.nn.Module, study: Study, *, task: str, size: Sequence[int])
     for place in dict.fromkeys(one.series.number for one in slices):
         mine = [one for one in slices if one.series.number == place]
         series = mine[0].series
-        found = spine_mr.answers(net, np.asarray(series.values), series.spacing[1:], size=size, classes=classes)
+        values, spacing = np.asarray(series.values), series.spacing[1:]
+        first = spine_mr.answers(net, values, spacing, size=size, classes=classes)
+        found = disc_looks.look_again(again, values, spacing, first, classes)
         for one in mine:
             truth = detection.drawn(one.boxes)
             # The detectors know no levels: who names them judges them.

@@ -14,9 +14,9 @@ BLOCKS = (3, 4, 6, 3)
 
 
 class ResNet(nn.Module):
-    """Image (batch, channels, height, width) to logits (batch, 1); features are 32 x width long."""
+    """Image (batch, channels, height, width) to logits (batch, outputs); features are 32 x width long."""
 
-    def __init__(self, *, width: int = 64, channels: int = 3, dropout: float = 0.0) -> None:
+    def __init__(self, *, width: int = 64, channels: int = 3, outputs: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -28,7 +28,7 @@ class ResNet(nn.Module):
         self.layer4 = _stage(16 * width, 8 * width, BLOCKS[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(32 * width, 1)
+        self.fc = nn.Linear(32 * width, outputs)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -48,12 +48,12 @@ class ResNet(nn.Module):
         return self.pooled(self.middle(images))
 
     def classify(self, features: torch.Tensor) -> torch.Tensor:
-        """(batch, 32 x width) to logits (batch, 1)."""
+        """(batch, 32 x width) to logits (batch, outputs)."""
         logits: torch.Tensor = self.fc(self.dropout(features))
         return logits
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(batch, channels, height, width) to logits (batch, 1)."""
+        """(batch, channels, height, width) to logits (batch, outputs)."""
         return self.classify(self.features(images))
 
 

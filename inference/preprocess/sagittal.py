@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from inference.datasets.labelled import CERVICAL
@@ -19,8 +20,10 @@ STEP = 2
 class View:
     """What a network sees from the side, and what it tells apart."""
 
-    #: Value n + 1 in its maps is the n-th.
+    #: Value n + 1 in maps of labels is the n-th.
     levels: tuple[str, ...]
+    #: What each of them is to the network: itself, or what it has in common with others.
+    kinds: tuple[str, ...]
     #: Values that are black and white to it.
     window: windows.Window
     #: Beyond the edge of the volume.
@@ -30,11 +33,30 @@ class View:
     offset: float
     noise: float
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Value n + 1 in maps of the network is the n-th."""
+        return tuple(dict.fromkeys(self.kinds))
+
+    def outputs_of(self, labels: np.ndarray) -> np.ndarray:
+        """A map of labels as the network's map should be; what is none of the levels is background."""
+        table = np.zeros(256, np.uint8)
+        table[1 : 1 + len(self.kinds)] = [1 + self.outputs.index(kind) for kind in self.kinds]
+        return np.asarray(table[labels])
+
 
 #: The vertebrae of the network for CT.
 LEVELS = (*CERVICAL, "T1")
 #: From fat to cortical bone, in HU.
-CT = View(levels=LEVELS, window=windows.Window(500, 1400), outside=PAD_HU, gain=0.05, offset=20.0, noise=30.0)
+CT = View(
+    levels=LEVELS,
+    kinds=LEVELS,
+    window=windows.Window(500, 1400),
+    outside=PAD_HU,
+    gain=0.05,
+    offset=20.0,
+    noise=30.0,
+)
 
 
 def images(hu: torch.Tensor, columns: Sequence[int]) -> torch.Tensor:

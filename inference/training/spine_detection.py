@@ -13,13 +13,16 @@ from typing import Any, TypeVar
 from inference.datasets.labelled import UnusableData
 from inference.datasets.mr_store import Study
 from inference.datasets.spine_images import ImageSettings, gather, marked
-from inference.evaluation import spine_correction
+from inference.evaluation import second_look, spine_correction
 from inference.evaluation import spine_detection as evaluation
 from inference.evaluation.detection import Image
+from inference.nets.resnet import ResNet
 from inference.spine_mr import CORD_INJURY, LUMBAR_DISC, SUBJECTS, Look, Subject
-from inference.training import detection_thresholds, spine_gate, spine_learning
+from inference.training import detection_thresholds, disc_looks, spine_gate, spine_learning
 from inference.training.detection import DetectionSettings
+from inference.training.disc_looks import LookSettings
 from inference.training.job import PHANTOMS_ONLY, Job, licence, round_to_half
+from inference.training.loop import History
 from inference.training.spine_learning import Learned, MethodSettings
 
 #: Parts of the data, and their shares when one data set is divided.
@@ -48,18 +51,15 @@ def train(job: Job) -> Path:
     for part in ("gate", "validation", "test"):
         spine_gate.require(part, studies[part])
     learned = spine_learning.learn(
-        gathered["train"],
-        gathered["validation"],
-        settings,
-        MethodSettings(**job.settings["method"]),
-        folder=job.out,
-        device=job.device,
-        progress=job.progress,
-    )
+        gathered["train"], gathered["validation"], settings, MethodSettings(**job.settings["method"]),
+        folder=job.out, device=job.device, progress=job.progress,
+    )  # fmt: skip
     round_to_half(learned.net)
+    again, look, curves = _second_look(job, studies, subject)
 
-    def score(part: str) -> list[list[Image]]:
-        return _each(studies[part], partial(evaluation.score, learned.net, task=task, size=images.size), job.progress)
+    def score(part: str, again: ResNet | None = again) -> list[list[Image]]:
+        look = partial(evaluation.score, learned.net, task=task, size=images.size, again=again)
+        return _each(studies[part], look, job.progress)
 
     def looks(some: Sequence[Study]) -> list[list[Look]]:
         return _each(some, partial(evaluation.looks, learned.net, size=images.size), job.progress)
@@ -72,7 +72,7 @@ def train(job: Job) -> Path:
     )
     headers = spine_gate.header_limits([*studies["train"], *studies["gate"]], synthetic=job.data is None)
     manifest = {
-        **_manifest(task, images, learned, headers, synthetic=job.data is None),
+        **_manifest(task, images, learned, headers, look, synthetic=job.data is None),
         **limits,
         "licence": licence(studies),
         **_decide(calibrated, subject),
@@ -87,14 +87,40 @@ def train(job: Job) -> Path:
     manifest["metrics"] = spine_correction.measure(task, studies["test"], tested, manifest) | {
         "within_range": evaluation.within_range(studies["test"], looks(studies["test"]), gate, manifest)
     }
+    measured = spine_correction.metric_lines(manifest["metrics"])
+    if again is not None:
+        manifest["metrics"]["second_look"] = second_look.measure(task, score("test", None), tested)
+        measured += ["", *second_look.lines(manifest["metrics"]["second_look"])]
     manifest["references"] = [_reference(studies["test"], tested)]
     return job.write(
         manifest,
-        {"detector": learned.net, "novelty": gate},
-        learned.curves,
-        measured=spine_correction.metric_lines(manifest["metrics"]),
+        {"detector": learned.net, **({} if again is None else {"look": again}), "novelty": gate},
+        {**learned.curves, **curves},
+        measured=measured,
         seconds=time.monotonic() - start,
     )
+
+
+def _second_look(
+    job: Job, studies: Mapping[str, Sequence[Study]], subject: Subject
+) -> tuple[ResNet | None, dict[str, Any], Mapping[str, History]]:
+    """The classifier of the table [look], rounded, its part of `networks` and its curves; nothing without a table."""
+    if "look" not in job.settings:
+        return None, {}, {}
+    found = {part: disc_looks.discs(studies[part], subject.classes) for part in ("train", "validation")}
+    settings = LookSettings(**job.settings["look"])
+    net, history = disc_looks.train(
+        found["train"],
+        found["validation"],
+        subject.classes,
+        settings,
+        folder=job.out,
+        device=job.device,
+        progress=job.progress,
+    )
+    round_to_half(net)
+    arguments = disc_looks.arguments(settings, subject.classes)
+    return net, {"look": {"architecture": "resnet50", "arguments": arguments}}, {"look": history}
 
 
 def _correction(
@@ -151,15 +177,23 @@ def _reference(studies: list[Study], scored: list[list[Image]]) -> dict[str, Any
 
 
 def _manifest(
-    task: str, images: ImageSettings, learned: Learned, headers: Mapping[str, Any], *, synthetic: bool
+    task: str,
+    images: ImageSettings,
+    learned: Learned,
+    headers: Mapping[str, Any],
+    look: Mapping[str, Any],
+    *,
+    synthetic: bool,
 ) -> dict[str, Any]:
     subject = SUBJECTS[task]
+    looked = ", a ResNet-50 on a crop of every disc" if look else ""
+    seen = "Discs are looked for in every slice by itself, and seen with a slice on each side" if look else ""
     return {
         "id": task,
         "version": VERSION,
         "task": TITLES[task],
-        "algorithm": f"{learned.name} on single slices; probabilities by Platt scaling of each class",
-        "networks": {"detector": {"architecture": learned.name, "arguments": dict(learned.arguments)}},
+        "algorithm": f"{learned.name} on single slices{looked}; probabilities by Platt scaling of each class",
+        "networks": {"detector": {"architecture": learned.name, "arguments": dict(learned.arguments)}, **look},
         "input": {
             "modality": "MR",
             "body_part": BODY_PARTS[subject.region],
@@ -172,7 +206,7 @@ def _manifest(
         "uncertainty": "calibrated probability of each box",
         "limitations": [
             *([PHANTOMS_ONLY] if synthetic else []),
-            "Every slice is looked at by itself; axial images are not used.",
+            f"{seen or 'Every slice is looked at by itself'}; axial images are not used.",
             "Knows its classes only: tumours, infections, fractures and implants are none of them.",
         ],
     }

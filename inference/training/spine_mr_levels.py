@@ -68,7 +68,7 @@ def _reference(cases: Sequence[OutlinedMR], scored: Sequence[Sequence[evaluation
 
 
 def _manifest(settings: SegmentationSettings, *, synthetic: bool) -> Mapping[str, Any]:
-    arguments = {"levels": len(LEVELS), "width": settings.width, "repeats": list(settings.repeats)}
+    arguments = {"levels": len(VIEW.outputs), "width": settings.width, "repeats": list(settings.repeats)}
     return {
         "id": spine_levels.NAME,
         "version": VERSION,

@@ -58,7 +58,8 @@ class SegmentationSettings:
 class Sagittal(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Random sagittal slices of prepared cases, each changed at random: HU (3, size, size), labels (2, size, size).
 
-    Labels are the level (0 none) and the fracture (1 yes, 0 no, -1 not known). Item n is the same in every process.
+    Labels are the network's output (0 none) and the fracture (1 yes, 0 no, -1 not known). Item n is the same in every
+    process.
     """
 
     paths: Sequence[Path]
@@ -77,7 +78,7 @@ class Sagittal(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 def section(case: Isotropic, rng: np.random.Generator, view: View = CT) -> tuple[torch.Tensor, torch.Tensor]:
     """A random sagittal slice, mostly through the spine: HU (3, slices, rows) and labels (2, slices, rows)."""
-    levels = np.where(case.vertebrae <= len(view.levels), case.vertebrae, 0)
+    levels = view.outputs_of(case.vertebrae)
     shown = (levels > 0).sum((0, 1))
     chance = (1 - ANYWHERE) * shown / max(shown.sum(), 1) + ANYWHERE / len(shown)
     column = int(rng.choice(len(shown), p=chance / chance.sum()))
@@ -122,7 +123,7 @@ def train(  # noqa: PLR0913 - from what, how, and where
 ) -> tuple[VertebraUNet, loop.History]:
     """Train on random sagittal slices of prepared cases; the best network in eval mode, and its curves."""
     torch.manual_seed(settings.seed)
-    net = VertebraUNet(levels=len(view.levels), width=settings.width, repeats=settings.repeats)
+    net = VertebraUNet(levels=len(view.outputs), width=settings.width, repeats=settings.repeats)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.learning_rate)
     steps = -(-len(cases) * settings.slices_per_case // settings.batch)
@@ -170,16 +171,16 @@ def losses(maps: Maps, labels: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def mean_dice(net: VertebraUNet, sections: Sagittal, batch: int) -> float:
-    """Dice over all voxels of all sections, mean of the levels that they show."""
+    """Dice over all voxels of all sections, mean of the outputs that they show."""
     device = next(net.parameters()).device
     net.eval()
-    view = sections.view
-    both = truth = torch.zeros(len(view.levels), dtype=torch.float64)
+    view, count = sections.view, len(sections.view.outputs)
+    both = truth = torch.zeros(count, dtype=torch.float64)
     for hu, labels in DataLoader(sections, batch):
         levels = labels[:, 0].long()
         with torch.inference_mode():
             found = net(network_input(hu.to(device), view)).vertebrae.argmax(1).cpu()
-        marks = [one_hot(part, 1 + len(view.levels))[..., 1:].double() for part in (found, levels)]
+        marks = [one_hot(part, 1 + count)[..., 1:].double() for part in (found, levels)]
         both = both + (marks[0] * marks[1]).sum((0, 1, 2))
         truth = truth + (marks[0] + marks[1]).sum((0, 1, 2)) / 2
     return float((both / truth)[truth > 0].mean())
