@@ -107,7 +107,7 @@ def probability(found: Sequence[Found], target: Collection[str]) -> float:
 
 
 def measures(outlines: Outlines, level: str, slices: Collection[int]) -> DiscMeasures | None:
-    """Measure a disc in the given slices; None where it or one of its vertebrae is not outlined.
+    """Measure a disc in the given slices; None where it or a vertebra beside it is not outlined, or cut by the image.
 
     Corners of the bodies are those of their middle slices; a herniation counts where it reaches furthest.
     """
@@ -115,7 +115,7 @@ def measures(outlines: Outlines, level: str, slices: Collection[int]) -> DiscMea
     if not {upper, lower, level} <= set(outlines.named):
         return None
     bodies = [outlines.body(one) for one in (upper, lower)]
-    if not all(body.any() for body in bodies):
+    if not all(body.any() and not body[[0, -1]].any() for body in bodies):
         return None
     spacing = outlines.spacing[1:]
     above, below = (np.argwhere(body).mean(0) * spacing for body in bodies)

@@ -49,6 +49,9 @@ VIEW = View(
     offset=80.0,
     noise=60.0,
 )
+#: Of the largest part of a vertebra in a slice: less is no body. The body lies in front of the others.
+BODY_SHARE = 0.25
+S1_MM = 28.0
 #: The outermost slices cut vertebrae, so that small ones count; the sacrum reaches far down.
 ANATOMY = Anatomy(
     view=VIEW,
@@ -86,9 +89,30 @@ class Outlines:
         return int(round(float(np.average(np.arange(len(area)), weights=area))))
 
     def body(self, level: str) -> np.ndarray:
-        """bool (rows, columns): the vertebral body in the middle slice, where the canal parts it from the arch."""
-        parts, count = ndimage.label(self.labels[self.middle(level)] == 1 + LEVELS.index(level))
-        return np.asarray(parts == 1 + np.bincount(parts.ravel())[1:].argmax()) if count else parts > 0
+        """bool (rows, columns): the vertebral body in the middle slice, where the canal parts it from the arch.
+
+        Of the sacrum what lies beside the disc above it.
+        """
+        shown = self.labels[self.middle(level)]
+        mine = shown == 1 + LEVELS.index(level)
+        if level == SACRUM:
+            mine &= self._near(shown == 1 + LEVELS.index(_DISCS[-1]))
+        parts, count = ndimage.label(mine)
+        if not count:
+            return np.asarray(mine)
+        sizes = np.bincount(parts.ravel())[1:]
+        large = 1 + np.flatnonzero(sizes >= BODY_SHARE * sizes.max())
+        front = min(large, key=lambda part: float(np.nonzero(parts == part)[1].mean()))
+        return np.asarray(parts == front)
+
+    def _near(self, disc: np.ndarray) -> np.ndarray:
+        """bool (rows, columns): what is nearer to the middle of a disc than S1 is high; everything without one."""
+        if not disc.any():
+            return ~disc
+        away = (np.indices(disc.shape) - np.argwhere(disc).mean(0)[:, None, None]) * np.array(self.spacing[1:])[
+            :, None, None
+        ]
+        return np.asarray(np.linalg.norm(away, axis=0) <= S1_MM)
 
     def disc(self, boxes: Sequence[SliceBox]) -> str | None:
         """The named disc that fills most of the boxes; None if none is in them."""

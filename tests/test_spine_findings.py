@@ -97,6 +97,12 @@ def test_a_disc_beside_a_vertebra_without_an_outline_is_not_measured():
     assert measures(spine(), "L5/S1", [2]) is None
 
 
+def test_a_disc_beside_a_vertebra_that_the_image_cuts_is_not_measured():
+    whole = spine()
+    assert measures(Outlines(labels=whole.labels[:, 10:], spacing=SPACING), "L4/L5", [2]) is None
+    assert measures(Outlines(labels=whole.labels[:, :80], spacing=SPACING), "L4/L5", [2]) is None
+
+
 def test_a_disc_is_named_by_what_fills_its_boxes_and_a_lesion_by_the_vertebra_at_its_height():
     outlines = spine()
     assert outlines.named == ("L4", "L5", "L4/L5")
@@ -109,6 +115,20 @@ def test_a_disc_is_named_by_what_fills_its_boxes_and_a_lesion_by_the_vertebra_at
 def test_the_arch_is_no_part_of_the_body():
     body = spine().body("L5")
     assert np.argwhere(body).max(0).tolist() == [79, 50]
+    labels = spine().labels
+    labels[1:4, 50:99, 55:79] = 1 + LEVELS.index("L5")  # larger than the body, but behind it
+    labels[2, 52:55, 10:13] = 1 + LEVELS.index("L5")  # in front of it, but a speck
+    found = np.argwhere(Outlines(labels=labels, spacing=SPACING).body("L5"))
+    assert (found.min(0).tolist(), found.max(0).tolist()) == ([50, 20], [79, 50])
+
+
+def test_the_sacrum_is_measured_where_it_carries_the_disc():
+    labels = np.zeros((5, 140, 120), np.uint8)
+    for level, rows in (("L5", (5, 35)), ("L5/S1", (35, 43)), ("S1", (43, 130))):
+        labels[1:4, slice(*rows), 20:51] = 1 + LEVELS.index(level)
+    outlines = Outlines(labels=labels, spacing=SPACING)
+    assert np.nonzero(outlines.body("S1"))[0].max() < 43 + 28
+    assert measures(outlines, "L5/S1", [2]).slip_mm == pytest.approx(0, abs=0.01)
 
 
 def test_without_two_vertebrae_nothing_has_a_height():

@@ -149,6 +149,8 @@ def test_a_series_is_named_and_measured_in_its_own_pixels(region, tmp_path, monk
     (line, *_, last) = vertebrae.metric_lines(vertebrae.measure([scored], ANATOMY))
     assert "vertebrae and discs in view" in line
     assert last.startswith(f"| {levels[0]} to {levels[-1]} |")
+    odd = vertebrae.unusual([scored, scored], [False, True])
+    assert (odd["cases"], odd["vertebrae"], odd["wrongly_named"]) == (1, len(scored), 0)
     nothing = vertebrae.score(Reader(low, high, marks=False), one, 2.0, ANATOMY)
     assert not any(answer.named for answer in nothing)
 
@@ -168,7 +170,10 @@ def test_a_sixth_lumbar_vertebra_is_seen(tmp_path):
     six = np.where(t2.structures == VERTEBRAE["L5"], VERTEBRAE["L6"], t2.structures).astype(np.uint8)
     changed = replace(made, series=(replace(t2, structures=six),))
     (unusual,) = outlined(stored(tmp_path / "other", changed))
-    assert (usual.transitional, unusual.transitional) == (False, True)
+    assert [(one.has_sixth, one.is_unusual) for one in (usual, unusual)] == [(False, False), (True, True)]
+    four = np.where(t2.structures == VERTEBRAE["L5"], 0, t2.structures).astype(np.uint8)
+    (fewer,) = outlined(stored(tmp_path / "four", replace(made, series=(replace(t2, structures=four),))))
+    assert (fewer.has_sixth, fewer.is_unusual) == (False, True)
     with pytest.raises(ValueError, match="no map of fractures"):
         _ = usual.fractures
 

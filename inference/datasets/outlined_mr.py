@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,18 @@ class OutlinedMR:
         return spine_levels.upright(spine_levels.labels(self.series.structures))
 
     @property
-    def transitional(self) -> bool:
+    def has_sixth(self) -> bool:
         """Whether there is a sixth lumbar vertebra, which has no name among the levels."""
-        return bool((self.series.structures == VERTEBRAE["L6"]).any())
+        return VERTEBRAE["L6"] in self._there
+
+    @property
+    def is_unusual(self) -> bool:
+        """Whether there are six lumbar vertebrae, or four: counting from the sacrum gives other names."""
+        return self.has_sixth or (VERTEBRAE["S1"] in self._there and VERTEBRAE["L5"] not in self._there)
+
+    @cached_property
+    def _there(self) -> set[int]:
+        return set(np.unique(self.series.structures).tolist())
 
     @property
     def spacing(self) -> tuple[float, float, float]:

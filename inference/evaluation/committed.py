@@ -157,14 +157,16 @@ def _detection(task: str) -> Callable[[Path, str, Callable[[str], None]], Subjec
 
 
 def _spine_levels(config_dir: Path, device: str, _: Callable[[str], None]) -> Subject:
-    """Pinned by the pipeline of the lumbar discs, which names their levels; that of the cord has the same model."""
+    """Pinned by the pipeline of the lumbar discs; that of the cord has the same model."""
     folder, manifest = pipeline.pinned(spine_mr.LUMBAR_DISC, config_dir, "levels")
     net, mm = spine_levels.level_net(folder, manifest, device), manifest["input"]["mm"]
 
-    def measure(scored: Sequence[list[Any]], _: Sequence[Study]) -> dict[str, Any]:
+    def measure(scored: Sequence[list[Any]], studies: Sequence[Study]) -> dict[str, Any]:
         if not any(scored):
             raise UnusableData(f"none of the {len(scored)} studies has a sagittal T2 series with outlined vertebrae")
-        return vertebrae.measure([one for study in scored for one in study], ANATOMY)
+        each = [one for study in scored for one in study]
+        odd = vertebrae.unusual(each, [one.is_unusual for one in outlined(studies)])
+        return vertebrae.measure(each, ANATOMY) | {"unusual": odd}
 
     return Subject(
         manifest,

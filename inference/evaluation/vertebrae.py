@@ -104,6 +104,18 @@ def measure(scored: Sequence[Sequence[ScoredVertebra]], anatomy: Anatomy = NECK_
     return numbers
 
 
+def unusual(scored: Sequence[Sequence[ScoredVertebra]], is_unusual: Sequence[bool]) -> dict[str, int]:
+    """How names go wrong in spines with six or four lumbar vertebrae."""
+    some = [case for case, one in zip(scored, is_unusual, strict=True) if one]
+    everything = [one for case in some for one in case]
+    return {
+        "cases": len(some),
+        "vertebrae": len(everything),
+        "named": sum(one.named for one in everything),
+        "wrongly_named": sum(one.named and not one.identified for one in everything),
+    }
+
+
 def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     """What `measure` found, as a Markdown table."""
     low, high = metrics["identification_rate_ci95"]
@@ -116,17 +128,26 @@ def metric_lines(metrics: Mapping[str, Any]) -> list[str]:
     # Nobody marks fractured regions in MR, where discs are.
     regions = "" if discs else f" Fractured region inside a vertebra against its label: ROC AUC {auc}."
     ends = [level for level in metrics["levels"] if "/" not in level]
+    odd = metrics.get("unusual", {"cases": 0})
     return [
         f"{metrics['cases']} cases, {metrics['vertebrae']} {what} in view. Identified (under their name, "
         f"within {IDENTIFIED_MM:.0f} mm): {metrics['identification_rate']:.3f} ({low:.3f} to {high:.3f}); wrongly "
         f"named: {metrics['wrongly_named']}; the rest was left without a name. Surfaces: mean distance {assd}, 95th "
         f"percentile {hd95}.{regions} Intervals: 95 %, bootstrap over cases.",
+        *([_unusual_line(odd)] if odd["cases"] else []),
         "",
         f"| {'level' if discs else 'vertebra'} | in view | Dice | identified |",
         "|---|---|---|---|",
         *(_row(level, row) for level, row in metrics["levels"].items()),
         _row(f"{ends[0]} to {ends[-1]}", metrics),
     ]
+
+
+def _unusual_line(odd: Mapping[str, int]) -> str:
+    return (
+        f"Of them {odd['cases']} with six or four lumbar vertebrae: of {odd['vertebrae']} {odd['named']} are named, "
+        f"{odd['wrongly_named']} wrongly."
+    )
 
 
 def _row(name: str, row: Mapping[str, Any]) -> str:
