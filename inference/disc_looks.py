@@ -1,8 +1,8 @@
 """A second look at every place where the detector of discs found something: closer, and in three slices at once.
 
-Detectors find discs, but what makes one herniated or slipped is a few pixels among a thousand (paper 004 gives no
-answer by class). So a small classifier sees each place at the same scale, with its neighbours to the right and left,
-and the detector's score is divided among the classes by what it says.
+Detectors find discs soon, but what makes one herniated or slipped is a few pixels among a thousand, which a small
+detector learns late. So a small classifier sees each place at the same scale, with its neighbours to the right and
+left, and the detector's score is divided among the classes by what it says. Not in the paper (Ke et al. 2024).
 """
 
 from __future__ import annotations

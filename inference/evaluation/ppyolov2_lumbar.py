@@ -1,4 +1,6 @@
-"""The comparison of paper 004: YOLOv3, YOLOv5 and PP-YOLOv2 on lumbar MR, each trained anew in each of five folds.
+"""The comparison of paper 004 (Ke 2024, doi 10.3389/fsurg.2024.1424716) on lumbar MR.
+
+YOLOv3, YOLOv5 and PP-YOLOv2, each trained anew in each of five folds.
 
 Read `evaluate`. Of the folds one is tested, the next one decides when to stop, and the others train.
 """
