@@ -1,7 +1,7 @@
 """Names for vertebrae and discs that a network tells apart only by kind: counted from C2, or from the sacrum.
 
-Discs lie apart, vertebrae touch at their joints. So discs are counted, and each vertebra is what belongs, through bone,
-to the body between two discs. Arrays run from feet to head, front to back, and from the patient's right to left.
+Discs lie apart, vertebrae touch at their joints. So discs are counted, and each vertebra is what lies between two of
+them. Arrays run from feet to head, front to back, and from the patient's right to left.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ LEAST_CM3 = {"disc": 0.15, "landmark": 1.0}
 APART_MM = 6.0
 #: Between a landmark and the disc beside it.
 TOUCH_MM = 6.0
-#: A distance of two discs so many times that of their neighbours hides a third.
-GAP = 1.6
-#: Around the line between two discs: surely in the body.
-CORE_MM = 4.0
-#: From the last disc in view to the middle of the body beyond it, of the distance to the next disc.
-BEYOND = 0.5
+#: A distance of two discs so many times the next one hides a third disc, or one of the three is none.
+UNEVEN = 1.35
+#: What parts two arches falls by so much per mm, from so far behind the middle of the disc on: chosen for the smallest
+#: share of wrong voxels in 19 phantoms of both regions, 3 %.
+FALL, BODY_MM = 0.3, 8.0
+#: Voxels that are less probable belong to nothing.
+LEAST_SHARE = 0.05
+DOWN = np.array([-1.0, 0.0, 0.0])
 
 Centres = list[np.ndarray]
 
@@ -35,29 +37,27 @@ def count(share: np.ndarray, mm: float, view: View, landmarks: Sequence[str]) ->
 
     The landmarks are levels of a kind of their own, above the first disc and below the last one. Voxels are `mm` wide.
     """
+    levels = np.zeros((len(view.levels), *share.shape[1:]), np.float32)
     background = np.maximum(1 - share.sum(0), 0.0)[None]
     best = np.concatenate([background, share]).argmax(0)
+    kinds = dict(zip(view.outputs, share, strict=True))
     masks = {kind: best == number for number, kind in enumerate(view.outputs, start=1)}
     discs, centres = _discs(masks["disc"], mm)
     ends = [_landmark(masks[name], mm) for name in landmarks]
     names = [level for level in view.levels if "/" in level]
     first, problem = _first(discs, ends, (len(names), len(centres)), landmarks, mm)
-    problem = problem or _gap(centres, names, first)
-    levels = np.zeros((len(view.levels), *share.shape[1:]), np.float32)
+    problem = problem or _uneven(discs, centres, names[first:])
     if problem:
         return levels, problem
-    kinds = dict(zip(view.outputs, share, strict=True))
     chosen = names[first : first + len(centres)]
     chain = [chosen[0].split("/")[0], *(name.split("/")[1] for name in chosen)]
-    bones = _nearest(kinds["vertebra"], _cores(masks["vertebra"], centres, mm))
-    parts = [(chosen, "disc", _nearest(kinds["disc"], discs)), (chain, "vertebra", bones)]
-    for some, kind, nearest in parts:
-        for number, level in enumerate(some, start=1):
-            if level not in landmarks:
-                levels[view.levels.index(level)] = np.where(nearest == number, kinds[kind], 0.0)
+    for some, kind, belongs in ((chosen, "disc", _nearest), (chain, "vertebra", _discs_above)):
+        voxels = np.nonzero(kinds[kind] >= LEAST_SHARE)
+        places = np.array([view.levels.index(level) for level in some])
+        of = places[belongs(np.stack(voxels, 1) * mm, np.array(centres))]
+        levels[(of, *voxels)] = kinds[kind][voxels]
     for level in landmarks:
-        if level in chain:
-            levels[view.levels.index(level)] = kinds[level]
+        levels[view.levels.index(level)] = kinds[level] if level in chain else 0.0
     return levels, ""
 
 
@@ -114,37 +114,34 @@ def _touches(discs: np.ndarray, end: np.ndarray | None, number: int, mm: float) 
     return bool(away[discs == number].min() <= TOUCH_MM)
 
 
-def _gap(centres: Centres, names: Sequence[str], first: int) -> str:
-    """Between which discs another one was not recognised; empty if nowhere."""
-    steps = [float(np.linalg.norm(b - a)) for a, b in pairwise(centres)]
-    for at, step in enumerate(steps):
-        beside = [*steps[max(at - 1, 0) : at], *steps[at + 1 : at + 2]]
-        if beside and step > GAP * float(np.mean(beside)):
-            return f"a disc between {names[first + at]} and {names[first + at + 1]} was not recognised"
+def _uneven(discs: np.ndarray, centres: Centres, names: Sequence[str]) -> str:
+    """Around which disc the distances are uneven; empty if nowhere. Discs that the image cuts do not count."""
+    cut = set(np.unique(discs[[0, -1]]).tolist())
+    whole = [at for at in range(len(centres)) if at + 1 not in cut]
+    steps = [float(np.linalg.norm(centres[b] - centres[a])) for a, b in pairwise(whole)]
+    for at, (one, other) in zip(whole[1:], pairwise(steps), strict=False):
+        if max(one, other) > UNEVEN * min(one, other):
+            return f"the discs above and below {names[at]} would be {one:.0f} and {other:.0f} mm away"
     return ""
 
 
-def _cores(bone: np.ndarray, centres: Centres, mm: float) -> np.ndarray:
-    """int32: the middle of each body, numbered from the one above the first disc."""
-    down = centres[1] - centres[0] if len(centres) > 1 else np.array([-20.0, 0.0, 0.0])
-    up = centres[-2] - centres[-1] if len(centres) > 1 else -down
-    middles = [centres[0] - BEYOND * down, *((a + b) / 2 for a, b in pairwise(centres)), centres[-1] - BEYOND * up]
-    cores = np.zeros(bone.shape, np.int32)
-    reach = int(np.ceil(CORE_MM / mm))
-    for number, middle in enumerate(middles, start=1):
-        at = np.rint(middle / mm).astype(int)
-        box = tuple(slice(max(i - reach, 0), max(i + reach + 1, 0)) for i in at)
-        cores[box] = np.where(bone[box], number, cores[box])
-    return cores
+def _nearest(places: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """(n,) the position of the disc whose middle is nearest to each place (n, 3), mm."""
+    return np.asarray(np.linalg.norm(places[:, None] - centres[None], axis=2).argmin(1))
 
 
-def _nearest(share: np.ndarray, markers: np.ndarray) -> np.ndarray:
-    """uint8: to which marker each voxel belongs; the way there leads over probable voxels, and is short."""
-    import SimpleITK  # a machine that only trains does without
+def _discs_above(places: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """(n,) how many discs lie above each place (n, 3), mm: in front, bodies are parted by discs.
 
-    flooded = SimpleITK.MorphologicalWatershedFromMarkers(
-        SimpleITK.GetImageFromArray((255 * (1 - share)).astype(np.uint8)),
-        SimpleITK.GetImageFromArray(markers.astype(np.uint8)),
-        markWatershedLine=False,
-    )
-    return np.asarray(SimpleITK.GetArrayFromImage(flooded))
+    Behind, arches hang down: what parts them begins at the disc and falls off towards the back.
+    """
+    count = np.zeros(len(places), np.intp)
+    for number, centre in enumerate(centres):
+        beside = centres[max(number - 1, 0)], centres[min(number + 1, len(centres) - 1)]
+        along = beside[1] - beside[0] if len(centres) > 1 else DOWN
+        down = along / np.linalg.norm(along)
+        back = np.array([down[1], -down[0], 0.0])
+        back /= np.linalg.norm(back)
+        away = places - centre
+        count += away @ down > FALL * np.maximum(away @ back - BODY_MM, 0.0)
+    return count

@@ -8,7 +8,7 @@ says why. A disc is named after the vertebrae that it lies between.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -47,12 +47,13 @@ class Anatomy:
     view: View
     #: From which to count.
     landmarks: tuple[str, ...]
-    #: mm between the centres of neighbours, along the spine's axis, by the upper one or by its first letter.
-    distance: Mapping[str, Range]
     #: cm3 of a whole vertebra with arch and processes, or of a disc, by its level or its first letter; "/" for discs.
     volume: Mapping[str, Range]
     #: The levels that are wanted; the others are only counted.
     reported: tuple[str, ...]
+    #: mm between the centres of neighbours, along the spine's axis, by the upper one or by its first letter; of no use
+    #: where names are counted.
+    distance: Mapping[str, Range] = field(default_factory=dict)
 
     @property
     def chain(self) -> list[str]:
@@ -122,7 +123,7 @@ def locate(
     In HU, or in thousandths of the range of an MR series.
     """
     levels, fracture = shares(net, resample(volume, spacing, mm), anatomy.view)
-    if len(anatomy.view.outputs) < len(anatomy.view.levels):
+    if anatomy.view.is_counted:
         levels, problem = counting.count(levels, mm, anatomy.view, anatomy.landmarks)
         if problem:
             return Vertebrae(named={}, notes=(f"vertebrae are not named: {problem}",))
@@ -174,12 +175,8 @@ def named(share: np.ndarray, mm: float, anatomy: Anatomy = NECK_CT) -> tuple[dic
     problem = _problem({level: candidates[level] for level in anatomy.chain if level in candidates}, anatomy)
     if problem:
         return {}, (f"vertebrae are not named: {problem}",)
-    lost = [level for level in candidates if "/" in level and not _fits(level, candidates, anatomy)]
-    notes = [f"not between their vertebrae: {', '.join(lost)}"] if lost else []
-    kept = {level: one for level, one in candidates.items() if level not in lost}
-    partial = [level for level, one in kept.items() if one.cut_off and level in anatomy.reported]
-    notes += [f"partly in view: {', '.join(partial)}"] if partial else []
-    return kept, tuple(notes)
+    partial = [level for level, one in candidates.items() if one.cut_off and level in anatomy.reported]
+    return candidates, (f"partly in view: {', '.join(partial)}",) if partial else ()
 
 
 def _candidate(share: np.ndarray, mine: np.ndarray, mm: float, least: float) -> _Candidate | None:
@@ -204,18 +201,6 @@ def _candidate(share: np.ndarray, mine: np.ndarray, mm: float, least: float) -> 
     )
 
 
-def _fits(disc: str, candidates: Mapping[str, _Candidate], anatomy: Anatomy) -> bool:
-    """Whether a disc lies below the vertebra above it, which is named, and above the one below it, if that is."""
-    upper, lower = disc.split("/")
-    height = candidates[disc].centre[0]
-    over = upper in candidates and height < candidates[upper].centre[0]
-    return (
-        over
-        and candidates[disc].volume_cm3 <= anatomy.volumes(disc)[1]
-        and (lower not in candidates or height > candidates[lower].centre[0])
-    )
-
-
 def _problem(candidates: Mapping[str, _Candidate], anatomy: Anatomy) -> str:
     """What speaks against the names of the vertebrae; empty if nothing does."""
     if not candidates:
@@ -235,6 +220,8 @@ def _problem(candidates: Mapping[str, _Candidate], anatomy: Anatomy) -> str:
     large = [level for level in present if candidates[level].volume_cm3 > anatomy.volumes(level)[1]]
     if large:
         return f"{', '.join(large)} would be larger than a vertebra"
+    if anatomy.view.is_counted:  # in their order, at distances that were looked at before
+        return ""
     pairs = zip(present[:-1], present[1:], strict=True)
     return next((text for pair in pairs if (text := _distance(*pair, candidates, anatomy))), "")
 

@@ -57,7 +57,7 @@ def test_names_are_counted_from_the_sacrum_upwards():
     [
         (column(*["vertebra"] * 4), "neither C2 nor S1, from which to count, is in view beside the outermost disc"),
         (column("C2", *["vertebra"] * 4, gone=(0,)), "neither C2 nor S1"),
-        (column("C2", *["vertebra"] * 6, gone=(2,)), "a disc between C3/C4 and C4/C5 was not recognised"),
+        (column("C2", *["vertebra"] * 6, gone=(2,)), "the discs above and below C3/C4 would be 22 and 44 mm away"),
         (column("C2", *["vertebra"] * 4, "S1"), "5 discs between C2 and S1 would be too few"),
         (np.zeros((len(VIEW.outputs), *SHAPE), np.float32), "no disc was recognised"),
     ],
@@ -84,12 +84,19 @@ def test_a_fragment_of_a_disc_is_not_counted():
     assert found["C3/C4"][1] > whole["C3/C4"][1]
 
 
-def test_arches_that_touch_belong_to_the_body_that_they_grow_from():
+def test_a_disc_too_many_is_noticed():
+    share = column("C2", *["vertebra"] * 5)
+    share[VIEW.outputs.index("vertebra"), 119:121, 4:16, 4:16] = 0
+    share[VIEW.outputs.index("disc"), 119:121, 4:16, 4:16] = 0.9  # inside C4
+    assert count(share) == ({}, "the discs above and below C3/C4 would be 22 and 11 mm away")
+
+
+def test_arches_that_touch_belong_to_the_body_above_them():
     share = column(*["vertebra"] * 3, "S1", bridge=True)
     levels, _ = counting.count(share, MM, VIEW, ANATOMY.landmarks)
     top = 146 - (BODY + DISC)
     assert (levels[LEVELS.index("L4"), top - BODY + 2, 16:26, 10] > 0.5).all()
-    # The tip of the arch above reaches down to this one's, and no further.
+    # Behind, the arch of L3 hangs down beside the disc and further.
     assert levels[LEVELS.index("L3"), top + 1, 23, 10] > 0.5
     found, notes = named(levels, MM, ANATOMY)
     assert {"L3", "L4", "L5", "S1"} <= set(found)

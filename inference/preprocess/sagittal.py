@@ -38,6 +38,11 @@ class View:
         """Value n + 1 in maps of the network is the n-th."""
         return tuple(dict.fromkeys(self.kinds))
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether the network leaves it to counting which vertebra is which."""
+        return len(self.outputs) < len(self.levels)
+
     def outputs_of(self, labels: np.ndarray) -> np.ndarray:
         """A map of labels as the network's map should be; what is none of the levels is background."""
         table = np.zeros(256, np.uint8)
