@@ -34,7 +34,8 @@ def test_a_description_names_the_region_where_body_part_is_missing(words):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"Modality": "MR"}, "modality MR, cervical-ct-fracture wants CT"),
+        ({"Modality": "DX"}, "modality DX, cervical-ct-fracture wants CT"),
+        ({"Modality": "MR"}, "not sagittal: 90 degrees off"),
         ({"Modality": None}, "modality missing"),
         ({"sop_class_uid": SR}, "not images"),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "image type LOCALIZER"),
@@ -128,7 +129,7 @@ def test_rules_with_an_unknown_key_are_refused_with_file_and_key(tmp_path):
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the real studies are not beside this checkout")
-@pytest.mark.parametrize("folder", ["ct-philips-study", "ct-philips-tilt", "mr-t1-brain", "mr-t2-sagittal-template"])
+@pytest.mark.parametrize("folder", ["ct-philips-study", "ct-philips-tilt", "mr-t1-brain"])
 def test_no_series_of_the_real_studies_of_other_regions_reaches_the_model(folder):
     studies = read_studies([DATA / folder], lambda path, why: None)
     choices = [choice for it in studies for choice in choose(it, RULES)]
@@ -151,6 +152,32 @@ MR_RULES = mr_rules(min_slices=7)
 
 def verdicts(*parts):
     return [(c.pipeline, c.companion, c.reason) for c in choose(study(*parts), MR_RULES)]
+
+
+@pytest.mark.parametrize(
+    ("body_part", "words", "taken"),
+    [
+        ("CSPINE", "t2_tse_sag", "cord-injury-mr"),
+        ("LSPINE", "t2_tse_sag", "lumbar-disc-mr"),
+        ("SPINE", "T2 HWS sag", "cord-injury-mr"),
+        (None, "T2 LWS sag", "lumbar-disc-mr"),
+        ("BRAIN", "t2_tse_sag", None),
+    ],
+)
+def test_the_region_of_an_mr_series_decides_which_pipeline_gets_it(body_part, words, taken):
+    given = series(**MR, **T2, BodyPartExamined=body_part, SeriesDescription=words)
+    assert verdict(given)[0][0] == taken
+
+
+def test_in_a_study_of_two_regions_each_pipeline_gets_its_own():
+    both = {**MR, **T2, "StudyDescription": "MRI cervical and lumbar spine", "SeriesDescription": "t2_tse_sag"}
+    parts = [series(n, **both, BodyPartExamined=part) for n, part in enumerate(("CSPINE", "LSPINE", "TSPINE"), start=1)]
+    assert [pipeline for pipeline, _ in verdict(*parts)] == ["cord-injury-mr", "lumbar-disc-mr", None]
+
+
+def test_the_reason_is_that_of_the_rule_which_the_series_came_nearest_to():
+    [(_, reason)] = verdict(series(**MR, **T1, BodyPartExamined="CSPINE"))
+    assert reason == "contrast T1, cord-injury-mr wants T2"
 
 
 def test_a_series_of_the_wanted_contrast_takes_the_other_contrasts_with_it():
