@@ -1,6 +1,5 @@
 """The cervical fracture pipeline on a small untrained model, and the committed model on its reference cases."""
 
-import tomllib
 from functools import cache
 from pathlib import Path
 
