@@ -13,6 +13,7 @@ import numpy as np
 
 MEYERDING_PERCENT = 25.0  # per grade
 SLIP_PERCENT = 5.0  # from here on a slip counts
+HERNIATION_MM = 3.0  # and a herniation, behind the line between the corners of the bodies
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ from inference import (
     spine_signals,
 )
 from inference.calibrated import indeterminate, platt
-from inference.disc_measures import meyerding
+from inference.disc_measures import HERNIATION_MM, meyerding
 from inference.findings import Analysis, Code, Finding, Mask, Measurement, ModelIdentity
 from inference.linked_boxes import SliceBox
 from inference.nets.resnet import ResNet
@@ -270,8 +270,15 @@ def _doubts(model: Model, seen: Seen) -> Iterator[str]:
             said = "as" if described else "NOT as"
             yield f"{name}: T1 and T2 show it {said} table 2 of Shao et al. 2024 describes it"
         measures = _measured(seen.searched, one)
-        if one.label == "slip" and measures is not None and not meyerding(measures.slip_percent):
+        if measures is None:
+            continue
+        if one.label == "slip" and not meyerding(measures.slip_percent):
             yield f"{name}: seen in the image, but the outlines measure {measures.slip_percent:.0f} % only"
+        if one.label == "herniation" and measures.herniation_mm < HERNIATION_MM:
+            yield (
+                f"{name}: seen in the image, but the outlines measure {measures.herniation_mm:.1f} mm only: they may "
+                "leave out what was pushed out"
+            )
 
 
 def _by_slice(boxes: Sequence[SliceBox], target: Sequence[str], count: int) -> np.ndarray:

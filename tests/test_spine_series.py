@@ -300,6 +300,10 @@ def test_whether_a_lesion_looks_like_its_class_on_t1_and_t2_is_said(
 def test_a_herniated_disc_has_its_slip_too_and_a_slip_that_is_not_measured_is_doubted(answered, monkeypatch):
     herniated = answered(LUMBAR_DISC, [(3, "herniation", 0.8, 34, 20, 46, 60)]).findings[0]
     assert [m.name.value for m in herniated.measurements] == ["HERNIATION_DEPTH", "110856", "SLIP_SHARE", "MEYERDING"]
+    herniation = [(3, "herniation", 0.8, 34, 20, 46, 60)]
+    assert not any("the outlines measure" in text for text in answered(LUMBAR_DISC, herniation).quality)
+    monkeypatch.setattr(spine_series, "HERNIATION_MM", 30.0)
+    assert any("mm only: they may leave out" in text for text in answered(LUMBAR_DISC, herniation).quality)
     slip = [(3, "slip", 0.8, 34, 20, 46, 60)]
     assert not any("the outlines measure" in text for text in answered(LUMBAR_DISC, slip).quality)
     monkeypatch.setattr(spine_series, "meyerding", lambda _: 0)

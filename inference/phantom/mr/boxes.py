@@ -8,8 +8,9 @@ import numpy as np
 from scipy.ndimage import find_objects
 
 from inference.datasets.labelled_mr import CANAL, CORD, DISC, VERTEBRAE, ImageBox
+from inference.disc_measures import HERNIATION_MM
 from inference.phantom.mr.column import frame
-from inference.phantom.mr.measurement import HERNIATION_MM, Measured, excess, measure
+from inference.phantom.mr.measurement import Measured, excess, measure
 from inference.phantom.mr.rendering import PARTS, Image, Labels, RenderedMR
 from inference.phantom.mr.specification import Stack
 

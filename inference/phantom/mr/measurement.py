@@ -7,15 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from inference.disc_measures import HERNIATION_MM, SLIP_PERCENT, meyerding
 from inference.phantom.mr import spines
 from inference.phantom.mr.column import disc_distance, frame
 from inference.phantom.mr.specification import INJURIES, Disc, MRPhantomSpec
 from inference.phantom.specification import Vertebra
 
-#: What counts: disc material so far behind the line between the corners of the bodies, and a slip by such a share.
-HERNIATION_MM = 3.0
-SLIP_PERCENT = 5.0
-MEYERDING_PERCENT = 25.0  # per grade
 GRID_MM = 0.25
 HALF_WIDTH_MM = 12.0  # of the canal, where a herniation counts
 
@@ -51,7 +48,7 @@ def measure(spec: MRPhantomSpec, disc: Disc) -> Measured:
         herniation_mm=round(out, 2),
         slip_mm=round(slip, 2),
         slip_percent=round(percent, 2),
-        meyerding=1 + int(abs(percent) / MEYERDING_PERCENT) if slipped else 0,
+        meyerding=meyerding(percent) if slipped else 0,
         height_mm=round(frame(spec, disc)[1], 2),
         canal_mm=round(canal - max(out, 0.0) - max(disc.flavum_mm - 2.5, 0), 2),
     )
