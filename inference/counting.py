@@ -93,16 +93,11 @@ def _first(
     if not seen:
         return 0, "no disc was recognised"
     upper, lower = (_touches(discs, end, number, mm) for end, number in zip(ends, (1, seen), strict=True))
+    head, foot = landmarks
     if seen > every or upper and lower and seen != every:
-        return (
-            0,
-            f"{seen} discs between {landmarks[0]} and {landmarks[1]} would be too {'many' if seen > every else 'few'}",
-        )
+        return 0, f"{seen} discs between {head} and {foot} would be too {'many' if seen > every else 'few'}"
     if not upper and not lower:
-        return (
-            0,
-            f"neither {landmarks[0]} nor {landmarks[1]}, from which to count, is in view beside the outermost disc",
-        )
+        return 0, f"neither {head} nor {foot}, from which to count, is in view beside the outermost disc"
     return (0 if upper else every - seen), ""
 
 

@@ -167,9 +167,15 @@ def named(share: np.ndarray, mm: float, anatomy: Anatomy = NECK_CT) -> tuple[dic
     """
     best = share.argmax(0)
     filled = share.max(0) >= np.maximum(1 - share.sum(0), 0.0)  # more probable than background
+    marks = np.where(filled, best + 1, 0)
+    boxes = ndimage.find_objects(marks, len(share))
     candidates = {}
-    for number, level in enumerate(anatomy.view.levels):
-        candidate = _candidate(share[number], filled & (best == number), mm, anatomy.volumes(level)[0])
+    for number, (level, box) in enumerate(zip(anatomy.view.levels, boxes, strict=True)):
+        if box is None:
+            continue
+        # One voxel more on each side: the outline lies between the voxels, where the probability is a half.
+        around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
+        candidate = _candidate(share[number], marks[around] == number + 1, around, mm, anatomy.volumes(level)[0])
         if candidate is not None:
             candidates[level] = candidate
     problem = _problem({level: candidates[level] for level in anatomy.chain if level in candidates}, anatomy)
@@ -179,24 +185,24 @@ def named(share: np.ndarray, mm: float, anatomy: Anatomy = NECK_CT) -> tuple[dic
     return candidates, (f"partly in view: {', '.join(partial)}",) if partial else ()
 
 
-def _candidate(share: np.ndarray, mine: np.ndarray, mm: float, least: float) -> _Candidate | None:
-    """One label without specks, from its probability and where it is the most probable; None without a vertebra."""
-    parts, count = ndimage.label(mine, structure=np.ones((3, 3, 3)))
-    if not count:
-        return None
+def _candidate(
+    share: np.ndarray, mine: np.ndarray, around: tuple[slice, ...], mm: float, least: float
+) -> _Candidate | None:
+    """One label without specks, from its probability and where around it it is the most probable; None if too small."""
+    parts, _ = ndimage.label(mine, structure=np.ones((3, 3, 3)))
     sizes = np.bincount(parts.ravel())[1:]
     kept = np.isin(parts, 1 + np.nonzero(sizes >= SPECK * sizes.max())[0])
     cut_off = bool(kept[0].any() or kept[-1].any())
     volume = float(kept.sum()) * mm**3 / 1000
     if volume < least and not (cut_off and volume >= least / 4):
         return None
-    # One voxel more on each side: the outline lies between the voxels, where the probability is a half.
-    around = ndimage.binary_dilation(kept, np.ones((3, 3, 3)))
+    whole = np.zeros(share.shape, np.float32)
+    whole[around] = np.where(ndimage.binary_dilation(kept, np.ones((3, 3, 3))), share[around], 0.0)
     return _Candidate(
-        share=np.where(around, share, 0.0).astype(np.float32),
-        centre=np.array(ndimage.center_of_mass(kept)) * mm,
+        share=whole,
+        centre=(np.array(ndimage.center_of_mass(kept)) + [side.start for side in around]) * mm,
         volume_cm3=volume,
-        sure=float(share[kept].mean()),
+        sure=float(share[around][kept].mean()),
         cut_off=cut_off,
     )
 
