@@ -52,6 +52,8 @@ VIEW = View(
 #: Of the largest part of a vertebra in a slice: less is no body. The body lies in front of the others.
 BODY_SHARE = 0.25
 S1_MM = 28.0
+#: Fewer than these do not show how a spine bends.
+FEWEST_DISCS = 5
 #: The outermost slices cut vertebrae, so that small ones count; the sacrum reaches far down.
 ANATOMY = Anatomy(
     view=VIEW,
@@ -134,6 +136,18 @@ class Outlines:
         away = ((place - np.array(list(centres.values()))) * along).sum(1) / steps
         nearest = int(np.abs(away).argmin())
         return list(centres)[nearest] if abs(away[nearest]) <= steps[nearest] else None
+
+    @cached_property
+    def bend(self) -> float | None:
+        """Degrees by which the spine in view bends to the side, along a cubic through its discs; None with too few."""
+        discs = [np.argwhere(self.mask(level)).mean(0) * self.spacing for level in self.named if "/" in level]
+        if len(discs) < FEWEST_DISCS:
+            return None
+        places = np.array(discs)
+        steps = np.linalg.norm(np.diff(places[:, 1:], axis=0), axis=1)
+        along = np.concatenate([[0.0], np.cumsum(steps)])
+        slopes = np.polyval(np.polyder(np.polyfit(along, places[:, 0], 3)), along)
+        return float(np.ptp(np.degrees(np.arctan(slopes))))
 
     @cached_property
     def _bodies(self) -> dict[str, np.ndarray]:

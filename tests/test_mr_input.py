@@ -149,3 +149,10 @@ def test_a_series_ruined_by_motion_is_refused_or_said_to_be_outside_what_was_val
     _, images = phantom
     found = answered(ruin(images()), tmp_path / "study")
     assert "outside the validated range" in found.report or found.document["state"] == "not_applicable"
+
+
+@pytest.mark.parametrize(("seed", "bends"), [(480, False), (545, True)])
+def test_a_spine_with_scoliosis_is_said_to_be_outside_what_was_validated(seed, bends, tmp_path):
+    [study] = write_studies(tmp_path, kind="lumbar-mr", count=1, seed=seed, profile="standard", truth=False)
+    found = answered([pydicom.dcmread(path) for path in sorted(study.iterdir())], tmp_path / "study")
+    assert ("degrees to the side, validated up to 5" in found.report) is bends

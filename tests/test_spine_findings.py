@@ -131,6 +131,16 @@ def test_the_sacrum_is_measured_where_it_carries_the_disc():
     assert measures(outlines, "L5/S1", [2]).slip_mm == pytest.approx(0, abs=0.01)
 
 
+@pytest.mark.parametrize(("aside", "degrees"), [((0, 0, 0, 0, 0, 0), 0), ((0, 1, 2, 2, 1, 0), 24)])
+def test_a_spine_bends_by_how_its_discs_lie_beside_each_other(aside, degrees):
+    labels = np.zeros((7, 220, 80), np.uint8)
+    names = [level for level in LEVELS if "/" in level][-len(aside) :]
+    for number, (level, slices) in enumerate(zip(names, aside, strict=True)):
+        labels[1 + slices : 4 + slices, 20 + 30 * number : 28 + 30 * number, 20:50] = 1 + LEVELS.index(level)
+    assert Outlines(labels=labels, spacing=SPACING).bend == pytest.approx(degrees, abs=3)
+    assert Outlines(labels=labels[:, :140], spacing=SPACING).bend is None
+
+
 def test_without_two_vertebrae_nothing_has_a_height():
     empty = Outlines(labels=np.zeros((3, 10, 10), np.uint8), spacing=SPACING)
     assert empty.named == ()
