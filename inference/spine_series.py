@@ -55,11 +55,6 @@ _KEYS = {
     "slip": "spondylolisthesis",
 }
 
-COUNTED_FROM_BELOW = "lumbar vertebrae are counted from the sacrum"
-#: Of 24 lumbar phantoms without scoliosis none bends by 4 degrees, of 18 with scoliosis all but one by 6 and more: that
-#: is what lies in view, along a smooth curve, and less than the angle between two vertebrae (Cobb 1948).
-BEND_DEGREES = 5.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
@@ -186,9 +181,7 @@ def see(model: Model, volume: Volume, companions: Mapping[str, Volume]) -> Seen 
             *input_limits.outside(volume, manifest["input"]),
             *content.complaints(look.content, manifest["content"], mr_content.QUANTITIES),
             *novelty.complaints(distance, limit),
-            *searched.outlines.notes,
-            *_counted(searched.outlines),
-            *_bent(searched.outlines),
+            *searched.outlines.remarks,
             *notes,
             *_missing(model, companions),
             *indeterminate(searched.case, searched.decision.calibration["indeterminate"]),
@@ -254,24 +247,6 @@ def _level(found: Found, outlines: Outlines) -> str | None:
     if found.label in spine_mr.LESIONS:
         return outlines.vertebra_behind(found.key)
     return outlines.disc(found.linked.boxes)
-
-
-def _counted(outlines: Outlines) -> list[str]:
-    """What names that were counted from below cannot know."""
-    lumbar = any(level.startswith("L") for level in outlines.named)
-    return (
-        [f"{COUNTED_FROM_BELOW}: six or four of them, or a transitional one, would shift the names"] if lumbar else []
-    )
-
-
-def _bent(outlines: Outlines) -> list[str]:
-    """Papers 000 and 004 leave patients with scoliosis out."""
-    if outlines.bend is None or outlines.bend <= BEND_DEGREES:
-        return []
-    return [
-        f"outside the validated range: the spine bends by {outlines.bend:.0f} degrees to the side, validated up to "
-        f"{BEND_DEGREES:.0f}"
-    ]
 
 
 def _doubts(model: Model, seen: Seen) -> Iterator[str]:
