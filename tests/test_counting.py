@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference import counting
+from inference import counting, spine_levels
+from inference.datasets.phantom_mr import open_dataset
+from inference.geometry import spacing
+from inference.preprocess.isotropic import resample_labels
 from inference.spine_levels import ANATOMY, LEVELS, VIEW
 from inference.vertebrae import named
 
@@ -101,3 +104,17 @@ def test_arches_that_touch_belong_to_the_body_above_them():
     found, notes = named(levels, MM, ANATOMY)
     assert {"L3", "L4", "L5", "S1"} <= set(found)
     assert notes == ()
+
+
+@pytest.mark.parametrize("region", ["cervical", "lumbar"])
+def test_nineteen_of_twenty_voxels_of_a_vertebra_get_its_name(region):
+    dataset = open_dataset(f"{region}:standard@481+1")
+    t2 = dataset.load(dataset.names[0]).series[1]
+    step, row, column = spacing(t2.affine)
+    truth = resample_labels(spine_levels.upright(spine_levels.labels(t2.structures)), (row, column, step), 1.5)
+    kinds = VIEW.outputs_of(truth)
+    share = np.stack([0.9 * (kinds == n) for n in range(1, 1 + len(VIEW.outputs))]).astype(np.float32)
+    levels, problem = counting.count(share, 1.5, VIEW, ANATOMY.landmarks)
+    assert problem == ""
+    vertebrae = kinds == 1 + VIEW.outputs.index("vertebra")
+    assert (levels.argmax(0) + 1 == truth)[vertebrae].mean() > 0.95
