@@ -22,8 +22,8 @@ APART_MM = 6.0
 TOUCH_MM = 6.0
 #: A distance of two discs so many times the next one hides a third disc, or one of the three is none.
 UNEVEN = 1.35
-#: What parts two arches falls by so much per mm, from so far behind the middle of the disc on: chosen on phantoms of both
-#: regions, where less than a twentieth of the voxels is wrong.
+#: What parts two arches falls by so much per mm, from so far behind the middle of the disc on: chosen on phantoms of
+#: both regions, where less than a twentieth of the voxels is wrong.
 FALL, BODY_MM = 0.3, 8.0
 #: Voxels that are less probable belong to nothing.
 LEAST_SHARE = 0.05
