@@ -167,7 +167,7 @@ def _never(series: Series, _rule: Rule, rules: Rules) -> str | None:
 
 
 def _wrong_region(series: Series, rule: Rule, rules: Rules) -> str | None:
-    body_part = str(series.value("BodyPartExamined") or "").upper()
+    body_part = _body_part(series)
     if body_part in rule.body_part or _first_match(
         rule.description, _text(series, "SeriesDescription", "ProtocolName")
     ):
@@ -219,12 +219,21 @@ def _stack(series: Series) -> tuple[float, float, float, float, float] | None:
     return float(angles[0]), float(angles[1]), float(angles[2]), float(len(heights)), spacing
 
 
-def _rank(series: Series, rule: Rule) -> tuple[int, float, str]:
-    """Sorts the best series first: preferred words, then thin slices, then the UID so that ties are stable."""
+def _rank(series: Series, rule: Rule) -> tuple[int, bool, float, float, str]:
+    """Sorts the best series first: preferred words, the region in the header, thin slices, and the latest of its kind.
+
+    A series is repeated when it was spoiled. The UID makes ties stable.
+    """
     text = _text(series, "SeriesDescription", "ConvolutionKernel")
     preferred = sum(bool(re.search(pattern, text, re.IGNORECASE)) for pattern in rule.prefer)
-    stack = _stack(series)
-    return -preferred, stack[4] if stack else 0.0, series.uid
+    stack, number = _stack(series), series.value("SeriesNumber")
+    return (
+        -preferred,
+        _body_part(series) not in rule.body_part,
+        round(stack[4], 1) if stack else 0.0,
+        -number if isinstance(number, float) else 0.0,
+        series.uid,
+    )
 
 
 def _describe(series: Series) -> str:
@@ -241,6 +250,10 @@ def _number(series: Series) -> str:
 
 def _first_match(patterns: Sequence[str], text: str) -> str | None:
     return next((pattern for pattern in patterns if re.search(pattern, text, re.IGNORECASE)), None)
+
+
+def _body_part(series: Series) -> str:
+    return str(series.value("BodyPartExamined") or "").upper()
 
 
 def _text(series: Series, *keywords: str) -> str:

@@ -19,7 +19,11 @@ FAR = 2.0
 
 
 class Novelty(nn.Module):
-    """Centre and whitening matrix of the features; a module, so that it is stored beside the networks."""
+    """Centre and whitening of the features; a module, so that it is stored beside the networks.
+
+    The whitening is the inverse of the covariance's lower Cholesky factor: a triangle, kept row after row without its
+    zeros.
+    """
 
     centre: torch.Tensor
     whitening: torch.Tensor
@@ -27,12 +31,20 @@ class Novelty(nn.Module):
     def __init__(self, *, features: int) -> None:
         super().__init__()
         self.register_buffer("centre", torch.zeros(features))
-        self.register_buffer("whitening", torch.eye(features))
+        self.register_buffer("whitening", _packed(torch.eye(features)))
 
     def distance(self, features: torch.Tensor) -> float:
         """Mahalanobis distance of the features (features,) of one case."""
         apart = features.to(self.centre) - self.centre
-        return float(torch.linalg.vector_norm(self.whitening @ apart))
+        size = len(apart)
+        whitening = apart.new_zeros(size, size)
+        whitening[tuple(torch.tril_indices(size, size))] = self.whitening
+        return float(torch.linalg.vector_norm(whitening @ apart))
+
+
+def _packed(lower: torch.Tensor) -> torch.Tensor:
+    """The rows of a lower triangle (size, size), one after the other: (size x (size + 1) / 2,)."""
+    return lower[tuple(torch.tril_indices(*lower.shape))]
 
 
 def case_features(slices: torch.Tensor) -> torch.Tensor:
@@ -53,9 +65,10 @@ def fit(features: torch.Tensor) -> Novelty:
     """
     found = Novelty(features=features.shape[1])
     exact = features.double()
-    variance, directions = torch.linalg.eigh(shrunk_covariance(exact))
+    factor, _ = torch.linalg.cholesky_ex(shrunk_covariance(exact))  # of no variance comes what is not finite
+    whitening = torch.linalg.solve_triangular(factor, torch.eye(len(factor), dtype=factor.dtype), upper=False)
     found.centre.copy_(exact.mean(0).half())
-    found.whitening.copy_((directions / variance.sqrt()).T.half())
+    found.whitening.copy_(_packed(whitening).half())
     if not (torch.isfinite(found.centre).all() and torch.isfinite(found.whitening).all()):
         raise ValueError("features vary too little or too much to be stored in half precision")
     return found

@@ -106,10 +106,11 @@ def probability(found: Sequence[Found], target: Collection[str]) -> float:
     return max((box.probability for box in boxes), default=LEAST_SCORE)
 
 
-def measures(outlines: Outlines, level: str, slices: Collection[int]) -> DiscMeasures | None:
-    """Measure a disc in the given slices; None where it or a vertebra beside it is not outlined, or cut by the image.
+def measures(outlines: Outlines, values: np.ndarray, level: str, slices: Collection[int]) -> DiscMeasures | None:
+    """Measure a disc in the given slices of a T2 series, values (slices, rows, columns) as outlined.
 
-    Corners of the bodies are those of their middle slices; a herniation counts where it reaches furthest.
+    None where it or a vertebra beside it is not outlined, or cut by the image. Corners of the bodies are those of their
+    middle slices; a herniation counts where it reaches furthest.
     """
     upper, lower = level.split("/")
     if not {upper, lower, level} <= set(outlines.named):
@@ -121,9 +122,8 @@ def measures(outlines: Outlines, level: str, slices: Collection[int]) -> DiscMea
     above, below = (np.argwhere(body).mean(0) * spacing for body in bodies)
     top, bottom = (disc_measures.corners(body, spacing, below - above) for body in bodies)
     slip_mm, slip_percent = disc_measures.slip(top, bottom)
-    disc = outlines.mask(level)
     return DiscMeasures(
-        herniation_mm=max(disc_measures.herniation(disc[one], spacing, top, bottom) for one in slices),
+        herniation_mm=max(disc_measures.herniation(values[one], spacing, top, bottom) for one in slices),
         slip_mm=slip_mm,
         slip_percent=slip_percent,
     )

@@ -89,7 +89,7 @@ class Outlines:
                 "lumbar vertebrae are counted from the sacrum: six or four of them, or a transitional one, would shift "
                 "the names"
             )
-        if self.bend is not None and self.bend > BEND_DEGREES:
+        if self.bends:
             found.append(
                 f"outside the validated range: the spine bends by {self.bend:.0f} degrees to the side, validated up to "
                 f"{BEND_DEGREES:.0f}"
@@ -158,6 +158,11 @@ class Outlines:
         away = ((place - np.array(list(centres.values()))) * along).sum(1) / steps
         nearest = int(np.abs(away).argmin())
         return list(centres)[nearest] if abs(away[nearest]) <= steps[nearest] else None
+
+    @property
+    def bends(self) -> bool:
+        """Does the spine bend further than the validated ones?"""
+        return self.bend is not None and self.bend > BEND_DEGREES
 
     @cached_property
     def bend(self) -> float | None:

@@ -263,10 +263,8 @@ def _doubts(model: Model, seen: Seen) -> Iterator[str]:
         if one.label == "slip" and not meyerding(measures.slip_percent):
             yield f"{name}: seen in the image, but the outlines measure {measures.slip_percent:.0f} % only"
         if one.label == "herniation" and measures.herniation_mm < HERNIATION_MM:
-            yield (
-                f"{name}: seen in the image, but the outlines measure {measures.herniation_mm:.1f} mm only: they may "
-                "leave out what was pushed out"
-            )
+            reach = f"{measures.herniation_mm:.1f} mm"
+            yield f"{name}: seen in the image, but nothing dark reaches further behind the bodies than {reach}"
 
 
 def _by_slice(boxes: Sequence[SliceBox], target: Sequence[str], count: int) -> np.ndarray:
@@ -344,14 +342,18 @@ def _finding(model: Model, seen: Seen, one: Found, number: int) -> Finding:
 
 
 def _measurements(model: Model, seen: Seen, one: Found) -> Iterator[Measurement]:
-    """Head to feet of a lesion where it is longest; of a disc reach and slip: one that shows either may have both."""
+    """Head to feet of a lesion where it is longest; the slip of a disc, which a herniated one may have, and its reach.
+
+    The reach of a herniation only: dark ligament makes 2 mm of any other disc.
+    """
     if one.label in spine_mr.LESIONS:
         length = max(box.edges[3] - box.edges[1] for box in one.shown.boxes) * seen.sagittal.spacing[1]
         yield Measurement(name=model.codes["length"], value=round(length, 1), unit="mm")
         return
     if measures := _measured(seen.searched, one):
         percent = round(measures.slip_percent, 1)
-        yield Measurement(name=model.codes["herniation_depth"], value=round(measures.herniation_mm, 1), unit="mm")
+        if one.label == "herniation":
+            yield Measurement(name=model.codes["herniation_depth"], value=round(measures.herniation_mm, 1), unit="mm")
         yield Measurement(name=model.codes["slip"], value=round(measures.slip_mm, 1), unit="mm")
         yield Measurement(name=model.codes["slip_share"], value=percent, unit="%")
         yield Measurement(name=model.codes["meyerding"], value=meyerding(percent), unit="1")
@@ -361,7 +363,8 @@ def _measured(searched: Searched, one: Found) -> DiscMeasures | None:
     """Of a disc with a name, between two outlined vertebrae."""
     if one.level is None or "/" not in one.level:
         return None
-    return spine_findings.measures(searched.outlines, one.level, {box.slice for box in one.shown.boxes})
+    slices = {box.slice for box in one.shown.boxes}
+    return spine_findings.measures(searched.outlines, searched.series["T2"].array, one.level, slices)
 
 
 def _segments(model: Model, seen: Seen) -> Iterator[Mask]:

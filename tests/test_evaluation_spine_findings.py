@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from inference import spine_series
 from inference.datasets import mr_store
 from inference.datasets.labelled_mr import ImageBox
 from inference.evaluation import spine_findings
-from inference.evaluation.spine_findings import Judged, judge, lines, measure
+from inference.evaluation.spine_findings import Judged, JudgedSeries, judge, lines, measure
 from inference.linked_boxes import Linked, SliceBox
 from inference.spine_findings import Found
 from inference.spine_levels import LEVELS, Outlines
@@ -38,15 +39,19 @@ def judged(**changes: object) -> Judged:
     return Judged(**values | changes)
 
 
+def series(*found: Judged, exclusions: Sequence[str] = (), named: bool = True, bends: bool = False) -> JudgedSeries:
+    return JudgedSeries(found=found, exclusions=exclusions, named=named, bends=bends)
+
+
 def test_levels_are_counted_and_errors_are_those_of_rightly_named_discs():
-    found = measure([
+    found = measure([series(
         judged(label="herniation"),
         judged(true_label="herniation", true={"herniation_mm": 2.0}, patient="b"),
         judged(label="herniation", level="L5/S1"),
         judged(label="slip", true_label="slip"),
         judged(label="slip", level=None, measured={}, true={}),
         judged(),
-    ])  # fmt: skip
+    )])  # fmt: skip
     assert (found["findings"], found["patients"], found["named"], found["rightly_named"]) == (6, 2, 5, 4)
     reach = found["errors"]["herniation_mm"]
     assert (reach["discs"], reach["bias"], reach["mean_absolute"]) == (2, 0.5, 1.5)
@@ -56,6 +61,15 @@ def test_levels_are_counted_and_errors_are_those_of_rightly_named_discs():
     text = "\n".join(lines(found))
     assert "5 were given a level: 4 the right one, 1 a wrong one" in text
     assert "| slip, mm | 0 | n/a | n/a | n/a to n/a |" in text
+
+
+def test_series_that_the_papers_leave_out_are_counted_by_what_their_outlines_say():
+    met = ["scoliosis", "motion"]
+    found = measure([series(exclusions=met, bends=True), series(exclusions=met), series(named=False)])
+    assert found["outlines"]["scoliosis"] == {"series": 2, "without_names": 0, "bend": 1}
+    assert found["outlines"]["surgery"] == {"series": 0, "without_names": 0, "bend": 0}
+    assert found["outlines"]["none of these"] == {"series": 1, "without_names": 1, "bend": 0}
+    assert "| scoliosis | 2 | 0 | 1 |" in lines(found)[-1]
 
 
 def test_nothing_found_is_no_number():
@@ -94,12 +108,19 @@ def test_a_finding_is_judged_by_the_box_over_which_it_lies(tmp_path, monkeypatch
         ]
         outlines = Outlines(labels=labels, spacing=SPACING)
         return Searched(
-            series={}, found=found, outlines=outlines, slices=np.zeros(5), case=0.9, decision=given.alone, timings={}
+            series=series,
+            found=found,
+            outlines=outlines,
+            slices=np.zeros(5),
+            case=0.9,
+            decision=given.alone,
+            timings={},
         )
 
     monkeypatch.setattr(spine_series, "search", search)
-    (one,) = judge(model(LUMBAR_DISC), stored)
+    (whole,) = judge(model(LUMBAR_DISC), stored)
+    (one,) = whole.found
     assert (one.label, one.true_label, one.level, one.true_level) == ("slip", "slip", "L4/L5", "L4/L5")
     assert one.measured["slip_mm"] == pytest.approx(0, abs=0.01)
     assert one.true == {"slip_mm": 1.5}
-    assert spine_findings.measure([one])["errors"]["slip_mm"]["bias"] == pytest.approx(-1.5, abs=0.01)
+    assert spine_findings.measure([whole])["errors"]["slip_mm"]["bias"] == pytest.approx(-1.5, abs=0.01)

@@ -251,7 +251,7 @@ def test_the_committed_pipeline_gives_each_vertebra_of_the_reference_case_its_pr
 
 def test_all_committed_models_together_stay_small():
     sizes = [path.stat().st_size for path in (CONFIG / "models").rglob("*.safetensors")]
-    assert 0 < sum(sizes) <= 25 * 2**20
+    assert 0 < sum(sizes) <= 25_000_000
 
 
 def test_the_committed_models_say_that_they_are_for_research_and_synthetic():

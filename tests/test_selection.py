@@ -175,6 +175,12 @@ def test_in_a_study_of_two_regions_each_pipeline_gets_its_own():
     assert [pipeline for pipeline, _ in verdict(*parts)] == ["cord-injury-mr", "lumbar-disc-mr", None]
 
 
+def test_of_two_series_of_the_same_kind_the_later_one_was_taken_because_the_first_was_spoiled():
+    first, again = verdicts(series(3, **MR, **T2), series(5, **MR, **T2))
+    assert first == (None, None, "fits mr, but series 5 fits better")
+    assert again == ("mr", None, "fits mr: 15 slices, 3.00 mm apart")
+
+
 def test_the_reason_is_that_of_the_rule_which_the_series_came_nearest_to():
     [(_, reason)] = verdict(series(**MR, **T1, BodyPartExamined="CSPINE"))
     assert reason == "contrast T1, cord-injury-mr wants T2"

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference import spine_findings
 from inference.calibrated import LEAST_SCORE
 from inference.linked_boxes import SliceBox
-from inference.spine_findings import group, measures, objects, probability, slice_boxes
+from inference.spine_findings import DiscMeasures, group, measures, objects, probability, slice_boxes
 from inference.spine_levels import LEVELS, Outlines
 from inference.spine_mr import ABNORMAL, CORD_INJURY, LESIONS, LUMBAR_DISC, Answer
 
@@ -82,25 +81,34 @@ def test_a_study_is_in_the_group_of_its_worst_finding(labels, name):
     assert group(labels) == name
 
 
+def image(outlined: Outlines) -> np.ndarray:
+    """A T2 series in which discs are dark, and all else is bright."""
+    return np.where(outlined.mask("L4/L5"), 100.0, 900.0)
+
+
+def measured(outlined: Outlines, level: str, slices: list[int]) -> DiscMeasures | None:
+    return measures(outlined, image(outlined), level, slices)
+
+
 def test_a_disc_is_measured_between_its_vertebrae():
-    found = measures(spine(slip=6, reach=4), "L4/L5", [1, 2, 3])
+    found = measured(spine(slip=6, reach=4), "L4/L5", [1, 2, 3])
     assert found.slip_mm == pytest.approx(6, abs=0.01)
     assert found.slip_percent == pytest.approx(20, abs=0.1)
     # Behind the line from the back of L4, 6 mm forward, to that of L5.
     assert 4 <= found.herniation_mm <= 10
-    straight = measures(spine(reach=4), "L4/L5", [2])
+    straight = measured(spine(reach=4), "L4/L5", [2])
     assert (straight.slip_mm, straight.herniation_mm) == pytest.approx((0, 4), abs=0.01)
-    assert measures(spine(), "L4/L5", [2]).herniation_mm == pytest.approx(0, abs=0.01)
+    assert measured(spine(), "L4/L5", [2]).herniation_mm == pytest.approx(0, abs=0.01)
 
 
 def test_a_disc_beside_a_vertebra_without_an_outline_is_not_measured():
-    assert measures(spine(), "L5/S1", [2]) is None
+    assert measured(spine(), "L5/S1", [2]) is None
 
 
 def test_a_disc_beside_a_vertebra_that_the_image_cuts_is_not_measured():
     whole = spine()
-    assert measures(Outlines(labels=whole.labels[:, 10:], spacing=SPACING), "L4/L5", [2]) is None
-    assert measures(Outlines(labels=whole.labels[:, :80], spacing=SPACING), "L4/L5", [2]) is None
+    assert measured(Outlines(labels=whole.labels[:, 10:], spacing=SPACING), "L4/L5", [2]) is None
+    assert measured(Outlines(labels=whole.labels[:, :80], spacing=SPACING), "L4/L5", [2]) is None
 
 
 def test_a_disc_is_named_by_what_fills_its_boxes_and_a_lesion_by_the_vertebra_at_its_height():
@@ -128,7 +136,7 @@ def test_the_sacrum_is_measured_where_it_carries_the_disc():
         labels[1:4, slice(*rows), 20:51] = 1 + LEVELS.index(level)
     outlines = Outlines(labels=labels, spacing=SPACING)
     assert np.nonzero(outlines.body("S1"))[0].max() < 43 + 28
-    assert measures(outlines, "L5/S1", [2]).slip_mm == pytest.approx(0, abs=0.01)
+    assert measured(outlines, "L5/S1", [2]).slip_mm == pytest.approx(0, abs=0.01)
 
 
 @pytest.mark.parametrize(("aside", "degrees"), [((0, 0, 0, 0, 0, 0), 0), ((0, 1, 2, 2, 1, 0), 24)])
@@ -145,4 +153,4 @@ def test_without_two_vertebrae_nothing_has_a_height():
     empty = Outlines(labels=np.zeros((3, 10, 10), np.uint8), spacing=SPACING)
     assert empty.named == ()
     assert empty.vertebra_behind(box("oedema", 0.9)) is None
-    assert spine_findings.measures(empty, "L4/L5", [1]) is None
+    assert measured(empty, "L4/L5", [1]) is None

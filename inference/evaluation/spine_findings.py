@@ -1,21 +1,22 @@
-"""What an MR pipeline says of whole studies: are levels named rightly, and how far off are slips and herniations."""
+"""What an MR pipeline says of whole studies: levels, slips and herniations, and whom it should not have looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from inference import spine_findings, spine_series
+from inference.datasets.labelled_mr import EXCLUSIONS
 from inference.datasets.mr_store import StoredSeries, Study
 from inference.datasets.spine_images import with_companions
 from inference.disc_measures import meyerding
 from inference.evaluation import detection, markdown_tables
 from inference.evaluation.markdown_tables import number
 from inference.spine_findings import DiscMeasures, Found
-from inference.spine_series import Model
+from inference.spine_series import Model, Searched
 
 #: Of the box of a finding with the box of a reader in the same slice: both are about the same thing.
 OVERLAP = 0.5
@@ -35,31 +36,53 @@ class Judged:
     true: Mapping[str, float]
 
 
-def judge(model: Model, study: Study) -> list[Judged]:
+@dataclass(frozen=True, kw_only=True)
+class JudgedSeries:
+    """A series that somebody has read."""
+
+    found: Sequence[Judged]
+    #: Why papers 000 and 004 would leave the patient out.
+    exclusions: Collection[str]
+    #: Is any level named? And does the spine bend further than the validated ones?
+    named: bool
+    bends: bool
+
+
+def judge(model: Model, study: Study) -> list[JudgedSeries]:
     """Search every series of a study that somebody has read, and find what the reader says of the same places."""
     judged = []
     for series, grids in with_companions(study):
         searched = spine_series.search(model, grids)
-        for one in searched.found:
-            truth = _truth(one, series) if one.probability >= searched.decision.boxes[one.label] else None
-            if truth is None:
-                continue
-            true_label, true_level = truth
-            slices = {box.slice for box in one.shown.boxes}
-            known = one.level and "/" in one.level and one.level in study.measurements
-            measured = spine_findings.measures(searched.outlines, one.level or "", slices) if known else None
-            judged.append(
-                Judged(
-                    patient=study.patient,
-                    label=one.label,
-                    true_label=true_label,
-                    level=one.level,
-                    true_level=true_level,
-                    measured=_values(measured),
-                    true=study.measurements[one.level] if measured and one.level else {},
-                )
+        judged.append(
+            JudgedSeries(
+                found=list(_found(searched, study, series)),
+                exclusions=study.exclusions,
+                named=bool(searched.outlines.named),
+                bends=searched.outlines.bends,
             )
+        )
     return judged
+
+
+def _found(searched: Searched, study: Study, series: StoredSeries) -> Iterator[Judged]:
+    for one in searched.found:
+        truth = _truth(one, series) if one.probability >= searched.decision.boxes[one.label] else None
+        if truth is None:
+            continue
+        true_label, true_level = truth
+        slices = {box.slice for box in one.shown.boxes}
+        known = one.level and "/" in one.level and one.level in study.measurements
+        values = searched.series["T2"].array
+        measured = spine_findings.measures(searched.outlines, values, one.level or "", slices) if known else None
+        yield Judged(
+            patient=study.patient,
+            label=one.label,
+            true_label=true_label,
+            level=one.level,
+            true_level=true_level,
+            measured=_values(measured),
+            true=study.measurements[one.level] if measured and one.level else {},
+        )
 
 
 def _values(measured: DiscMeasures | None) -> dict[str, float]:
@@ -76,8 +99,9 @@ def _truth(found: Found, series: StoredSeries) -> tuple[str, str] | None:
     return str(mine.labels[best]), str(mine.levels[best])
 
 
-def measure(judged: Sequence[Judged]) -> dict[str, Any]:
+def measure(series: Sequence[JudgedSeries]) -> dict[str, Any]:
     """Shares of named levels, and errors in mm and per cent; None where there is nothing to measure."""
+    judged = [one for each in series for one in each.found]
     named = [one for one in judged if one.level]
     right = [one for one in named if one.level == one.true_level]
     pairs = {
@@ -94,7 +118,20 @@ def measure(judged: Sequence[Judged]) -> dict[str, Any]:
         "rightly_named": len(right),
         "errors": {name: _errors(mine, name) for name, mine in pairs.items()},
         "meyerding_agreement": float(np.mean(grades)) if grades else None,
+        "outlines": {
+            "none of these": _remarked([one for one in series if not one.exclusions]),
+            **{name: _remarked([one for one in series if name in one.exclusions]) for name in EXCLUSIONS},
+        },
     })  # fmt: skip
+
+
+def _remarked(series: Sequence[JudgedSeries]) -> dict[str, int]:
+    """Of how many series the outlines say that something is unusual."""
+    return {
+        "series": len(series),
+        "without_names": sum(not one.named for one in series),
+        "bend": sum(one.bends for one in series),
+    }
 
 
 def _errors(judged: Sequence[Judged], name: str) -> dict[str, Any]:
@@ -128,4 +165,11 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         f"Meyerding grade as measured on the shape: {number(found['meyerding_agreement'], 3)} of the slips.",
         "",
         markdown_tables.table(["measure", "discs", "bias", "mean absolute error", "95 % of the errors"], rows),
+        "",
+        "What outlines say of series that the papers would have left out:",
+        "",
+        markdown_tables.table(
+            ["patients with", "series", "levels not named", "bend to the side"],
+            [[name, *(str(count) for count in row.values())] for name, row in found["outlines"].items()],
+        ),
     ]
