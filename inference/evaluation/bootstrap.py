@@ -74,20 +74,22 @@ def exchange(
 
 
 class _Pool:
-    """All patients in one array: 2000 concatenations of thousands of small arrays would take most of the time."""
+    """All patients in one array, scores from high to low: to sort 2000 samples anew would take most of the time."""
 
     def __init__(self, scores: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> None:
-        self.counts = np.array([len(one) for one in scores])
-        if self.counts.tolist() != [len(one) for one in labels]:
+        counts = [len(one) for one in scores]
+        if counts != [len(one) for one in labels]:
             raise ValueError("every patient needs as many labels as scores")
-        self.starts = np.cumsum(self.counts) - self.counts
-        self.scores, self.labels = np.concatenate(scores), np.concatenate(labels)
+        everything = np.concatenate(scores)
+        are_scores = everything.dtype.kind == "f" and everything.ndim == 1  # a statistic may be of something else
+        order = np.argsort(-everything if are_scores else np.zeros(len(everything)), kind="stable")
+        self.scores, self.labels = everything[order], np.concatenate(labels)[order]
+        self.patients, self.owners = len(counts), np.repeat(np.arange(len(counts)), counts)[order]
 
     def of(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores and labels of the patients at these positions, repeated where a position is."""
-        counts = self.counts[chosen]
-        first = np.cumsum(counts) - counts  # where each chosen patient begins in the result
-        where = np.repeat(self.starts[chosen] - first, counts) + np.arange(counts.sum())
+        times = np.bincount(chosen, minlength=self.patients)[self.owners]
+        where = np.repeat(np.arange(len(times)), times)
         return self.scores[where], self.labels[where]
 
 
@@ -107,7 +109,7 @@ def _corrected_tails(statistic: Statistic, pool: _Pool, values: np.ndarray) -> n
 
 def _acceleration(statistic: Statistic, pool: _Pool) -> float:
     """How the spread of the statistic changes with its value, by leaving out one patient at a time."""
-    everyone = np.arange(len(pool.counts))
+    everyone = np.arange(pool.patients)
     if len(everyone) < 2:
         return 0.0
     without = _defined([statistic(*pool.of(everyone[everyone != one])) for one in everyone])

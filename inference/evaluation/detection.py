@@ -77,6 +77,11 @@ class Outcomes:
     #: (n, 2) int: position of the class and one of FALSE, HIT, MISSED; (-1, IMAGE) once for each image.
     marks: np.ndarray
 
+    def of_class(self, position: int) -> Outcomes:
+        """The rows of one class, and those that count images."""
+        kept = (self.marks[:, 0] == position) | (self.marks[:, 1] == IMAGE)
+        return Outcomes(scores=self.scores[kept], marks=self.marks[kept])
+
 
 #: The score from which a detection is reported, for all classes or by class; a class without one is not reported.
 Threshold = float | Mapping[str, float]
@@ -198,8 +203,8 @@ def average_recall(scores: np.ndarray, kinds: np.ndarray) -> float:
 
 def mean_average_precision(scores: np.ndarray, marks: np.ndarray) -> float:
     """Mean over the classes that were drawn, as in COCO; NaN where none was. `scores` and `marks` of an Outcomes."""
-    present = sorted(set(marks[:, 0].tolist()) - {-1})
-    each = [average_precision(scores[marks[:, 0] == one], marks[marks[:, 0] == one, 1]) for one in present]
+    of_class = [marks[:, 0] == one for one in range(int(marks[:, 0].max(initial=-1)) + 1)]
+    each = [average_precision(scores[mine], marks[mine, 1]) for mine in of_class]
     return mean_of_defined(np.array(each))
 
 

@@ -11,7 +11,6 @@ from inference.evaluation import bootstrap, detection, markdown_tables
 from inference.evaluation.detection import (
     COCO_OVERLAPS,
     FALSE_PER_IMAGE,
-    IMAGE,
     Agreement,
     Image,
     Outcomes,
@@ -120,27 +119,27 @@ def confusion_table(found: Mapping[str, Any]) -> str:
 
 
 def _of_class(position: int, each: Mapping[float, Outcomes], patients: Sequence[Outcomes], seed: int) -> dict[str, Any]:
-    per_overlap = {overlap: _only(position, found.scores, found.marks) for overlap, found in each.items()}
-    scores, marks = per_overlap[OVERLAP]
-    average = [detection.average_precision(scores, marks[:, 1]) for scores, marks in per_overlap.values()]
-    recall = [detection.average_recall(scores, marks[:, 1]) for scores, marks in per_overlap.values()]
+    per_overlap = {overlap: found.of_class(position) for overlap, found in each.items()}
+    scores, marks = per_overlap[OVERLAP].scores, per_overlap[OVERLAP].marks
+    mine = [one.of_class(position) for one in patients]
+    average = [detection.average_precision(one.scores, one.marks[:, 1]) for one in per_overlap.values()]
+    recall = [detection.average_recall(one.scores, one.marks[:, 1]) for one in per_overlap.values()]
 
     def ap50(scores: np.ndarray, marks: np.ndarray) -> float:
-        scores, marks = _only(position, scores, marks)
         return detection.average_precision(scores, marks[:, 1])
 
     def at_one(scores: np.ndarray, marks: np.ndarray) -> float:
-        return detection.sensitivity_at(*_only(position, scores, marks), 1)
+        return detection.sensitivity_at(scores, marks, 1)
 
     return {
         "drawn": int(np.isin(marks[:, 1], (detection.HIT, detection.MISSED)).sum()),
         "ap50": average[0],
-        "ap50_ci95": _interval(ap50, patients, seed),
+        "ap50_ci95": _interval(ap50, mine, seed),
         "ap50_all_points": detection.average_precision(scores, marks[:, 1], "all"),
         "ap50_95": float(np.mean(average)),
         "ar50_95": float(np.mean(recall)),
         "froc": {f"{rate:g}": detection.sensitivity_at(scores, marks, rate) for rate in FALSE_PER_IMAGE},
-        "froc_1_ci95": _interval(at_one, patients, seed),
+        "froc_1_ci95": _interval(at_one, mine, seed),
     }
 
 
@@ -167,12 +166,6 @@ def _by_patient(images: Sequence[Image], classes: Sequence[str], agreement: Agre
 def _interval(statistic: Statistic, patients: Sequence[Outcomes], seed: int) -> list[float]:
     scores, marks = [one.scores for one in patients], [one.marks for one in patients]
     return list(bootstrap.interval(statistic, scores, marks, seed=seed, method="bca"))
-
-
-def _only(position: int, scores: np.ndarray, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of one class, and those that count images."""
-    kept = (marks[:, 0] == position) | (marks[:, 1] == IMAGE)
-    return scores[kept], marks[kept]
 
 
 def _mean(rows: Mapping[str, Mapping[str, float]], key: str) -> float:

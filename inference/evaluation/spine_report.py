@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,14 +169,9 @@ def _write(
     pictures = []
     for label in classes:
         position = list(classes).index(label)
-        of_class = {name: _only(outcomes, position) for name, outcomes in rows.items()}
+        of_class = {name: outcomes.of_class(position) for name, outcomes in rows.items()}
         figure = plots.detections(of_class, title=f"{request.name}: {label}")
         pictures.append(plots.save(figure, request.out / f"{request.name}-{label}-precision-recall.png"))
     shown = [f"![{path.stem}]({path.name})" for path in pictures]
     table.write_text("\n\n".join([*(block.strip() for block in text), *shown]) + "\n")
     return [numbers, table, *pictures]
-
-
-def _only(outcomes: detection.Outcomes, position: int) -> detection.Outcomes:
-    kept = outcomes.marks[:, 0] == position
-    return replace(outcomes, scores=outcomes.scores[kept], marks=outcomes.marks[kept])
