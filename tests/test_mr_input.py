@@ -156,3 +156,9 @@ def test_a_spine_with_scoliosis_is_said_to_be_outside_what_was_validated(seed, b
     [study] = write_studies(tmp_path, kind="lumbar-mr", count=1, seed=seed, profile="standard", truth=False)
     found = answered([pydicom.dcmread(path) for path in sorted(study.iterdir())], tmp_path / "study")
     assert ("degrees to the side, validated up to 5" in found.report) is bends
+
+
+def test_a_spine_with_an_implant_that_hides_a_disc_gets_no_names(tmp_path):
+    [study] = write_studies(tmp_path, kind="lumbar-mr", count=1, seed=490, profile="standard", truth=False)
+    found = answered([pydicom.dcmread(path) for path in sorted(study.iterdir())], tmp_path / "study")
+    assert "vertebrae are not named: the discs above and below" in found.report
