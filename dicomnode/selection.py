@@ -167,16 +167,20 @@ def _never(series: Series, _rule: Rule, rules: Rules) -> str | None:
 
 
 def _wrong_region(series: Series, rule: Rule, rules: Rules) -> str | None:
-    body_part = _body_part(series)
-    if body_part in rule.body_part or _first_match(
-        rule.description, _text(series, "SeriesDescription", "ProtocolName")
-    ):
+    if _names_region(series, rule):
         return None
+    body_part = _body_part(series)
     # A study of two regions names both: it does not overrule the series.
-    elsewhere = any(body_part in other.body_part for other in rules.pipeline)
+    elsewhere = any(_names_region(series, other) for other in rules.pipeline)
     if not elsewhere and _first_match(rule.description, _text(series, "StudyDescription")):
         return None
     return f"body part {body_part or 'not given'}, and no description names the region that {rule.name} wants"
+
+
+def _names_region(series: Series, rule: Rule) -> bool:
+    """Does the series itself say that it shows what the rule wants?"""
+    text = _text(series, "SeriesDescription", "ProtocolName")
+    return _body_part(series) in rule.body_part or _first_match(rule.description, text) is not None
 
 
 def _wrong_geometry(series: Series, rule: Rule, _rules: Rules) -> str | None:
@@ -219,18 +223,20 @@ def _stack(series: Series) -> tuple[float, float, float, float, float] | None:
     return float(angles[0]), float(angles[1]), float(angles[2]), float(len(heights)), spacing
 
 
-def _rank(series: Series, rule: Rule) -> tuple[int, bool, float, float, str]:
-    """Sorts the best series first: preferred words, the region in the header, thin slices, and the latest of its kind.
+def _rank(series: Series, rule: Rule) -> tuple[int, bool, float, bool, float, str]:
+    """Sorts the best series first.
 
-    A series is repeated when it was spoiled. The UID makes ties stable.
+    Preferred words, the region named by the series itself, thin slices, no contrast agent, and the latest: a series is
+    usually repeated because it was spoiled. The UID makes ties stable.
     """
     text = _text(series, "SeriesDescription", "ConvolutionKernel")
     preferred = sum(bool(re.search(pattern, text, re.IGNORECASE)) for pattern in rule.prefer)
     stack, number = _stack(series), series.value("SeriesNumber")
     return (
         -preferred,
-        _body_part(series) not in rule.body_part,
+        not _names_region(series, rule),
         round(stack[4], 1) if stack else 0.0,
+        bool(series.value("ContrastBolusAgent")),
         -number if isinstance(number, float) else 0.0,
         series.uid,
     )

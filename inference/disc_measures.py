@@ -19,7 +19,7 @@ HERNIATION_MM = 3.0  # and a herniation, behind the line between the corners of 
 BEFORE_MM, BEHIND_MM, BEYOND_MM = 2.0, 12.0, 6.0
 #: Of the brightness of the fluid there (its 90th percentile): darker is disc, or ligament, root and cortex, which are
 #: thinner than LEAST_MM. Chosen with the others on phantoms that are in no test.
-DARK, FLUID, LEAST_MM = 0.4, 90, 2.0
+DARK, FLUID, LEAST_MM = 0.5, 90, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,24 +74,29 @@ def meyerding(percent: float) -> int:
     return 1 + int(abs(percent) / MEYERDING_PERCENT) if abs(percent) >= SLIP_PERCENT else 0
 
 
-def herniation(image: np.ndarray, spacing: tuple[float, float], upper: Corners, lower: Corners) -> float:
-    """How far a disc reaches behind the line between the back corners of its bodies: mm, 0 or more.
+def herniation(
+    image: np.ndarray, spacing: tuple[float, float], upper: Corners, lower: Corners, axis: np.ndarray
+) -> float | None:
+    """How far a disc reaches behind the line between the back corners of its bodies: mm, 0 or more; `axis` as above.
 
     On a T2 image (rows, columns): what is dark and begins at that line. The outline of the disc will not do: networks
-    leave out what was pushed out, of which they have seen little.
+    leave out what was pushed out, of which they have seen little. None where it cannot be told from what lies behind,
+    such as a dark cord, or reaches further than is looked.
     """
-    line = lower.back_top - upper.back_bottom
-    length = float(np.linalg.norm(line))
-    if not length:
-        return 0.0
-    points = np.moveaxis(np.indices(image.shape), 0, -1) * np.array(spacing) - upper.back_bottom
-    behind, along = points @ np.array([-line[1], line[0]]) / length, points @ line / length
-    room = (behind > -BEFORE_MM) & (behind < BEHIND_MM) & (along > -BEYOND_MM) & (along < length + BEYOND_MM)
+    down = axis / np.linalg.norm(axis)
+    back = np.array([-down[1], down[0]])
+    points = np.moveaxis(np.indices(image.shape), 0, -1) * np.array(spacing)
+    height, corners_back = points @ down, [upper.back_bottom @ back, lower.back_top @ back]
+    top = float(upper.back_bottom @ down)
+    bottom = max(float(lower.back_top @ down), top + min(spacing) / 10)  # outlines may overlap
+    behind = points @ back - np.interp(height, [top, bottom], corners_back)
+    room = (behind > -BEFORE_MM) & (behind < BEHIND_MM) & (top - BEYOND_MM < height) & (height < bottom + BEYOND_MM)
     if not (room & (behind > 0)).any():
-        return 0.0
+        return None
     dark = room & (image < DARK * np.percentile(image[room & (behind > 0)], FLUID))
     thick = np.ones([max(round(LEAST_MM / mm), 1) for mm in spacing])
     parts, _ = ndimage.label(ndimage.binary_opening(dark, thick))
-    at_line = (behind > -BEFORE_MM) & (behind < 1) & (along > -1) & (along < length + 1)
+    at_line = (behind > -BEFORE_MM) & (behind < 1) & (top - 1 < height) & (height < bottom + 1)
     disc = (parts > 0) & np.isin(parts, np.unique(parts[at_line]))
-    return max(float(behind[disc].max(initial=0.0)), 0.0)
+    reach = max(float(behind[disc].max(initial=0.0)), 0.0)
+    return reach if reach < BEHIND_MM - max(spacing) else None

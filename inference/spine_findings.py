@@ -50,7 +50,8 @@ class Found:
 class DiscMeasures:
     """Of a disc between two named vertebrae; the reach of a herniation in mm, the slip in mm and per cent."""
 
-    herniation_mm: float
+    #: None where it does not part from what lies behind it.
+    herniation_mm: float | None
     slip_mm: float
     slip_percent: float
 
@@ -109,8 +110,8 @@ def probability(found: Sequence[Found], target: Collection[str]) -> float:
 def measures(outlines: Outlines, values: np.ndarray, level: str, slices: Collection[int]) -> DiscMeasures | None:
     """Measure a disc in the given slices of a T2 series, values (slices, rows, columns) as outlined.
 
-    None where it or a vertebra beside it is not outlined, or cut by the image. Corners of the bodies are those of their
-    middle slices; a herniation counts where it reaches furthest.
+    None where the disc or a vertebra beside it is not outlined, or cut by the image. Corners of the bodies are those of
+    their middle slices; a herniation counts where it reaches furthest.
     """
     upper, lower = level.split("/")
     if not {upper, lower, level} <= set(outlines.named):
@@ -122,8 +123,9 @@ def measures(outlines: Outlines, values: np.ndarray, level: str, slices: Collect
     above, below = (np.argwhere(body).mean(0) * spacing for body in bodies)
     top, bottom = (disc_measures.corners(body, spacing, below - above) for body in bodies)
     slip_mm, slip_percent = disc_measures.slip(top, bottom)
+    reaches = [disc_measures.herniation(values[one], spacing, top, bottom, below - above) for one in slices]
     return DiscMeasures(
-        herniation_mm=max(disc_measures.herniation(values[one], spacing, top, bottom) for one in slices),
+        herniation_mm=max((reach for reach in reaches if reach is not None), default=None),
         slip_mm=slip_mm,
         slip_percent=slip_percent,
     )

@@ -262,9 +262,16 @@ def _doubts(model: Model, seen: Seen) -> Iterator[str]:
             continue
         if one.label == "slip" and not meyerding(measures.slip_percent):
             yield f"{name}: seen in the image, but the outlines measure {measures.slip_percent:.0f} % only"
-        if one.label == "herniation" and measures.herniation_mm < HERNIATION_MM:
-            reach = f"{measures.herniation_mm:.1f} mm"
-            yield f"{name}: seen in the image, but nothing dark reaches further behind the bodies than {reach}"
+        if one.label == "herniation" and (doubt := _doubt(measures.herniation_mm)):
+            yield f"{name}: {doubt}"
+
+
+def _doubt(reach: float | None) -> str:
+    """What the measured reach of a herniation in mm says against it; empty if nothing."""
+    if reach is None:
+        return "its reach is not measured: it does not part from what lies behind it"
+    seen = f"seen in the image, but nothing dark that begins at the disc reaches further back than {reach:.1f} mm"
+    return "" if reach >= HERNIATION_MM else seen
 
 
 def _by_slice(boxes: Sequence[SliceBox], target: Sequence[str], count: int) -> np.ndarray:
@@ -342,9 +349,9 @@ def _finding(model: Model, seen: Seen, one: Found, number: int) -> Finding:
 
 
 def _measurements(model: Model, seen: Seen, one: Found) -> Iterator[Measurement]:
-    """Head to feet of a lesion where it is longest; the slip of a disc, which a herniated one may have, and its reach.
+    """Head to feet of a lesion where it is longest; the slip of a disc, which a herniated one may have too.
 
-    The reach of a herniation only: dark ligament makes 2 mm of any other disc.
+    The reach of a herniation only: of any other disc it would be that of the dark ligament.
     """
     if one.label in spine_mr.LESIONS:
         length = max(box.edges[3] - box.edges[1] for box in one.shown.boxes) * seen.sagittal.spacing[1]
@@ -352,7 +359,7 @@ def _measurements(model: Model, seen: Seen, one: Found) -> Iterator[Measurement]
         return
     if measures := _measured(seen.searched, one):
         percent = round(measures.slip_percent, 1)
-        if one.label == "herniation":
+        if one.label == "herniation" and measures.herniation_mm is not None:
             yield Measurement(name=model.codes["herniation_depth"], value=round(measures.herniation_mm, 1), unit="mm")
         yield Measurement(name=model.codes["slip"], value=round(measures.slip_mm, 1), unit="mm")
         yield Measurement(name=model.codes["slip_share"], value=percent, unit="%")

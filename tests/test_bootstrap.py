@@ -33,6 +33,15 @@ def test_the_interval_is_the_same_every_time_and_depends_on_the_seed():
     assert interval(mean_of_scores, *patients(20), seed=1) != interval(mean_of_scores, *patients(20))
 
 
+def test_samples_come_with_their_scores_from_high_to_low_and_nothing_found_last():
+    def out_of_order(scores: np.ndarray, labels: np.ndarray) -> float:
+        assert np.array_equal(labels, np.nan_to_num(scores, nan=-1))
+        return float((np.diff(labels) > 0).sum())
+
+    scores = [np.array([0.3, np.nan, 0.1]), np.array([0.9, 0.2]), np.array([])]
+    assert interval(out_of_order, scores, [np.nan_to_num(one, nan=-1) for one in scores]) == (0, 0)
+
+
 def test_scores_stay_with_their_labels():
     scores, labels = [np.array([float(i)]) for i in range(10)], [np.array([i >= 5]) for i in range(10)]
 

@@ -17,6 +17,7 @@ from dicomnode import answer, selection
 from dicomnode.config import CONFIG_DIR, Config
 from dicomnode.process import process, read_studies
 from inference import pipeline
+from inference.phantom.mr.sampling import sample_spec
 from inference.phantom.studies import write_studies
 from sr.text import render
 
@@ -159,6 +160,7 @@ def test_a_spine_with_scoliosis_is_said_to_be_outside_what_was_validated(seed, b
 
 
 def test_a_spine_with_an_implant_that_hides_a_disc_gets_no_names(tmp_path):
+    assert sample_spec(490, "lumbar").implant
     [study] = write_studies(tmp_path, kind="lumbar-mr", count=1, seed=490, profile="standard", truth=False)
     found = answered([pydicom.dcmread(path) for path in sorted(study.iterdir())], tmp_path / "study")
     assert "vertebrae are not named: the discs above and below" in found.report

@@ -175,7 +175,30 @@ def test_in_a_study_of_two_regions_each_pipeline_gets_its_own():
     assert [pipeline for pipeline, _ in verdict(*parts)] == ["cord-injury-mr", "lumbar-disc-mr", None]
 
 
-def test_of_two_series_of_the_same_kind_the_later_one_was_taken_because_the_first_was_spoiled():
+@pytest.mark.parametrize(
+    ("study_words", "words", "taken"),
+    [
+        ("MRT HWS und BWS", {2: "t2_tse_sag HWS", 5: "t2_tse_sag BWS"}, {2: "cord-injury-mr"}),
+        (
+            "MRI cervical and lumbar spine",
+            {2: "SAG T2 CERVICAL", 5: "SAG T2 LUMBAR"},
+            {2: "cord-injury-mr", 5: "lumbar-disc-mr"},
+        ),
+    ],
+)
+def test_a_series_that_names_the_region_itself_comes_before_one_whose_study_does(study_words, words, taken):
+    header = {**MR, **T2, "BodyPartExamined": "SPINE", "StudyDescription": study_words}
+    found = verdict(*(series(number, **header, SeriesDescription=text) for number, text in words.items()))
+    assert [pipeline for pipeline, _ in found] == [taken.get(number) for number in words]
+
+
+def test_of_two_series_of_a_further_contrast_the_one_without_contrast_agent_goes_along():
+    native, enhanced = series(2, **MR, **T1), series(7, **MR, **T1, ContrastBolusAgent="Gd")
+    found = verdicts(series(1, **MR, **T2), native, enhanced)
+    assert [companion for _, companion, _ in found] == [None, "T1", None]
+
+
+def test_of_two_series_of_the_same_kind_the_later_one_is_taken():
     first, again = verdicts(series(3, **MR, **T2), series(5, **MR, **T2))
     assert first == (None, None, "fits mr, but series 5 fits better")
     assert again == ("mr", None, "fits mr: 15 slices, 3.00 mm apart")

@@ -306,7 +306,7 @@ def test_a_herniated_disc_has_its_slip_too_and_a_slip_that_is_not_measured_is_do
     assert not any("nothing dark" in text for text in answered(LUMBAR_DISC, herniation).quality)
     monkeypatch.setattr(spine_series, "HERNIATION_MM", 30.0)
     assert any(
-        "nothing dark reaches further behind the bodies than" in text
+        "nothing dark that begins at the disc reaches further back than" in text
         for text in answered(LUMBAR_DISC, herniation).quality
     )
     slip = [(3, "slip", 0.8, 34, 20, 46, 60)]

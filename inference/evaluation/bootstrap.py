@@ -25,6 +25,8 @@ def interval(
 ) -> tuple[float, float]:
     """The 95 % interval of `statistic(scores, labels)`; one array per patient.
 
+    The statistic gets the rows of the drawn patients in any order; scores that are numbers (n,) from high to low.
+
     "bca" is bias-corrected and accelerated (Efron 1987, doi 10.1080/01621459.1987.10478410): closer to 95 %
     coverage than percentiles where the statistic is skewed, as areas near 1 are. Samples on which the statistic
     is not defined (only one class) are left out; without any other, both ends are NaN.

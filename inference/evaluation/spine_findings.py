@@ -86,7 +86,7 @@ def _found(searched: Searched, study: Study, series: StoredSeries) -> Iterator[J
 
 
 def _values(measured: DiscMeasures | None) -> dict[str, float]:
-    return {} if measured is None else dict(vars(measured))
+    return {} if measured is None else {name: mm for name, mm in vars(measured).items() if mm is not None}
 
 
 def _truth(found: Found, series: StoredSeries) -> tuple[str, str] | None:
@@ -105,7 +105,11 @@ def measure(series: Sequence[JudgedSeries]) -> dict[str, Any]:
     named = [one for one in judged if one.level]
     right = [one for one in named if one.level == one.true_level]
     pairs = {
-        name: [one for one in right if what in (one.label, one.true_label) and name in one.true]
+        name: [
+            one
+            for one in right
+            if what in (one.label, one.true_label) and name in one.true.keys() & one.measured.keys()
+        ]
         for name, what in (("herniation_mm", "herniation"), ("slip_mm", "slip"), ("slip_percent", "slip"))
     }
     grades = [
@@ -166,7 +170,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         "",
         markdown_tables.table(["measure", "discs", "bias", "mean absolute error", "95 % of the errors"], rows),
         "",
-        "What outlines say of series that the papers would have left out:",
+        "What outlines say of patients whom the papers would have left out, and of the others:",
         "",
         markdown_tables.table(
             ["patients with", "series", "levels not named", "bend to the side"],
