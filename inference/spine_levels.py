@@ -55,8 +55,7 @@ S1_MM = 28.0
 #: Fewer than these do not show how a spine bends.
 FEWEST_DISCS = 5
 #: Of 96 lumbar test phantoms that meet no exclusion one bends by more, of 7 with scoliosis all (results of
-#: lumbar-disc-mr in docs):
-#: that is what lies in view, along a smooth curve, and less than the angle between two vertebrae (Cobb 1948).
+#: lumbar-disc-mr). This is what lies in view, along a smooth curve: less than the angle of two vertebrae (Cobb 1948).
 BEND_DEGREES = 5.0
 #: The outermost slices cut vertebrae, so that small ones count; the sacrum reaches far down.
 ANATOMY = Anatomy(
